@@ -1,0 +1,51 @@
+"""Hardware-aware training for Keras.
+
+From a Keras model to a chip in four calls: `to_hwa` makes a model hardware-aware,
+`fit` trains it, `program` writes it to a simulated chip, and `drift_sweep` tells how
+it will do over a year. `export` ships the chip.
+"""
+
+from hwa_keras import (
+    analysis,
+    datasets,
+    deployment,
+    devices,
+    layers,
+    noise,
+    quantizers,
+    random,
+    training,
+)
+from hwa_keras.conversion import to_hwa
+from hwa_keras.deployment import (
+    Chip,
+    drift_sweep,
+    export,
+    export_tflite,
+    program,
+    verify_export,
+)
+from hwa_keras.model import HWAModel, to_digital
+from hwa_keras.version import __version__
+
+__all__ = [
+    "Chip",
+    "HWAModel",
+    "__version__",
+    "analysis",
+    "datasets",
+    "deployment",
+    "devices",
+    "drift_sweep",
+    "export",
+    "export_tflite",
+    "layers",
+    "noise",
+    "program",
+    "quantizers",
+    "random",
+    "to_digital",
+    "to_hwa",
+    "training",
+    "verify_export",
+]

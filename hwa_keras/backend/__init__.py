@@ -1,0 +1,22 @@
+"""What hwa_keras needs of one backend's own API: compilation, replicas and
+batches.
+
+Everything else is written in `keras.ops`. Each backend has a file of its own
+with the same four functions.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from hwa_keras.backend.tensorflow import batched, fuse, replica_id, traced
+elif keras.backend.backend() == "jax":
+    from hwa_keras.backend.jax import batched, fuse, replica_id, traced
+else:
+    raise ImportError(
+        "hwa_keras runs on the TensorFlow and JAX backends of Keras, and the "
+        f"backend in use is '{keras.backend.backend()}'. Set the environment "
+        "variable KERAS_BACKEND to 'tensorflow' or 'jax' before the first import "
+        "of keras."
+    )
+
+__all__ = ["batched", "fuse", "replica_id", "traced"]

@@ -1,0 +1,30 @@
+"""TensorFlow: compilation, `tf.distribute` replicas, `tf.data` batches."""
+
+import tensorflow as tf
+
+
+def fuse(function):
+    """Compile a pure tensor function with XLA, also inside a graph that is not."""
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    # A plain closure: an attribute that is a tf.function would be exported with
+    # every SavedModel of the layer that holds it.
+    return lambda *args: compiled(*args)
+
+
+def traced(function):
+    """Run a pure tensor function as one graph, traced once for all sizes."""
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def replica_id():
+    """Index of the current replica under `tf.distribute`, None on one device."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None
+    return context.replica_id_in_sync_group
+
+
+def batched(x, y, batch_size):
+    """Keyword arguments for `evaluate` that make batches of arrays only once."""
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
+    return {"x": dataset.cache().prefetch(2)}

@@ -1,0 +1,18 @@
+"""Deployment: chips, drift sweeps and exported artefacts."""
+
+from hwa_keras.deployment.chip import Chip
+from hwa_keras.deployment.export import export, export_tflite, verify_export
+from hwa_keras.deployment.programming import program
+from hwa_keras.deployment.result import DriftResult
+from hwa_keras.deployment.sweep import TIMES, drift_sweep
+
+__all__ = [
+    "TIMES",
+    "Chip",
+    "DriftResult",
+    "drift_sweep",
+    "export",
+    "export_tflite",
+    "program",
+    "verify_export",
+]

@@ -1,0 +1,215 @@
+"""What a drift sweep found: numbers, tables, files and a plot."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import rich.console
+import rich.table
+
+from hwa_keras.statistics import estimate
+
+__all__ = ["DriftResult"]
+
+_LABELS = {"none": "no compensation", "oracle": "oracle", "measured": "measured GDC"}
+# A model keeps its color; the compensation tells the line.
+_STYLES = {
+    "none": {"linestyle": ":", "marker": "o"},
+    "oracle": {"linestyle": "--", "marker": "^"},
+    "measured": {"linestyle": "-", "marker": "s"},
+}
+
+
+class DriftResult:
+    """The metrics of many chips at many times.
+
+    Args:
+        records: Per chip, `{compensation: {time label: {metric: value}}}`.
+        times: Dictionary from time labels to seconds since programming.
+        compensations: List of names.
+        metric: Name of the metric that tables and plots show.
+        seed: Integer, the seed of the first chip.
+        device: What the chips were made of, in words.
+        name: Name of the model.
+    """
+
+    def __init__(self, records, times, compensations, metric, seed, device, name):
+        self.records = list(records)
+        self.times = dict(times)
+        self.compensations = list(compensations)
+        self.metric = metric
+        self.seed = seed
+        self.device = device
+        self.name = name
+
+    @property
+    def chips(self):
+        """Number of chips evaluated."""
+        return len(self.records)
+
+    def samples(self, compensation, time, metric=None):
+        """One number per chip, as an array of shape `(chips,)`."""
+        metric = metric or self.metric
+        return np.array([r[compensation][time][metric] for r in self.records])
+
+    def estimate(self, compensation, time, metric=None):
+        """Mean, standard deviation and 95 % interval over the chips."""
+        return estimate(self.samples(compensation, time, metric))
+
+    def rows(self):
+        """A list of dictionaries: one per compensation, time and metric."""
+        metrics = list(next(iter(self.records[0][self.compensations[0]].values())))
+        return [
+            {
+                "model": self.name,
+                "compensation": compensation,
+                "time": label,
+                "seconds": seconds,
+                "metric": metric,
+                "mean": found.mean,
+                "std": found.std,
+                "low95": found.low,
+                "high95": found.high,
+                "chips": found.count,
+            }
+            for compensation in self.compensations
+            for label, seconds in self.times.items()
+            for metric in metrics
+            for found in [self.estimate(compensation, label, metric)]
+        ]
+
+    def to_csv(self, path):
+        """Write `rows()` as CSV, with full precision."""
+        rows = self.rows()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        Path(path).write_text(text.getvalue(), encoding="utf-8")
+
+    def to_dict(self):
+        """Everything, each chip's metrics included, as what JSON can hold."""
+        content = {
+            "model": self.name,
+            "device": self.device,
+            "metric": self.metric,
+            "seed": self.seed,
+            "times": self.times,
+            "compensations": self.compensations,
+            "chips": self.records,
+            "summary": self.rows(),
+        }
+        return _without_nan(content)
+
+    def to_json(self, path):
+        """Write `to_dict()` as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+
+    def table(self):
+        """A `rich` table of `metric`: mean ± half-width of the 95 % interval."""
+        title = f"{self.name}: {self.metric} over time, {self.chips} chips"
+        table = rich.table.Table(title=title)
+        table.add_column("time")
+        for compensation in self.compensations:
+            table.add_column(_LABELS[compensation], justify="right")
+        for label in self.times:
+            cells = [self._cell(name, label) for name in self.compensations]
+            table.add_row(label, *cells)
+        return table
+
+    def _cell(self, compensation, time):
+        found = self.estimate(compensation, time)
+        if found.count == 1:
+            return f"{found.mean:.4f}"
+        return f"{found.mean:.4f} ± {found.half_width:.4f}"
+
+    def __str__(self):
+        console = rich.console.Console(file=io.StringIO(), width=110)
+        console.print(self.table())
+        return console.file.getvalue()
+
+    def plot(self, path=None, axes=None):
+        """Draw `metric` over time, one line per compensation, bands of 95 %.
+
+        Args:
+            path: Where to write the figure (its ending tells the format), or None.
+            axes: Matplotlib axes to draw on, such as those that the `plot` of another
+                result returned, which gives both on one figure; or None for a new
+                figure.
+
+        Returns:
+            The axes.
+        """
+        from matplotlib.figure import Figure
+
+        if axes is None:
+            axes = Figure(figsize=(7, 4.2), layout="constrained").subplots()
+        times = dict(sorted(self.times.items(), key=lambda item: item[1]))
+        seconds = list(times.values())
+        color = f"C{len({line.get_color() for line in axes.lines})}"  # Next unused.
+        for compensation in self.compensations:
+            found = [self.estimate(compensation, label) for label in times]
+            axes.plot(
+                seconds,
+                [e.mean for e in found],
+                label=f"{self.name}, {_LABELS[compensation]}",
+                color=color,
+                **_STYLES[compensation],
+            )
+            axes.fill_between(
+                seconds,
+                [e.low for e in found],
+                [e.high for e in found],
+                color=color,
+                alpha=0.15,
+                linewidth=0,
+            )
+        axes.set_xscale("symlog" if min(seconds) == 0 else "log")
+        _label_times(axes, times)
+        axes.set_xlabel("time since programming")
+        axes.set_ylabel(f"{self.metric}, mean over chips")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        models = len({line.get_color() for line in axes.lines})
+        ncols = models if models > 1 else len(self.compensations)
+        if axes.figure.get_layout_engine() is None:
+            axes.legend()
+        else:  # Room is made below the axes, where no line passes.
+            axes.legend(
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.15),
+                ncols=ncols,
+                frameon=False,
+            )
+        if path is not None:
+            axes.figure.savefig(path, dpi=150)
+        return axes
+
+
+def _label_times(axes, times):
+    """Label the time axis, leaving out the labels that would overlap."""
+    scale = axes.xaxis.get_transform().transform
+    places = scale(np.array(list(times.values()), float))
+    span = float(np.ptp(places)) or 1.0
+    kept, end = {}, -math.inf  # Where the last label ends.
+    for (label, seconds), place in zip(times.items(), places / span, strict=True):
+        half = 0.01 + 0.007 * len(label)  # Of the axis, at the default font size.
+        if place - half >= end:
+            kept[label] = seconds
+            end = place + half
+    axes.set_xticks(list(kept.values()), list(kept))
+    axes.minorticks_off()
+
+
+def _without_nan(value):
+    """JSON has no NaN: the interval of a single chip is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    return value

@@ -1,0 +1,211 @@
+"""drift_sweep: many chips, at many times, under several compensations."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from hwa_keras import backend
+from hwa_keras.deployment.programming import blank_chip
+from hwa_keras.deployment.result import DriftResult
+from hwa_keras.deployment.tile import COMPENSATIONS
+from hwa_keras.devices.device import check_time
+from hwa_keras.statistics import estimate
+
+__all__ = ["TIMES", "drift_sweep"]
+
+TIMES = {
+    "1 s": 1.0,
+    "1 hour": 3600.0,
+    "1 day": 86_400.0,
+    "1 month": 2_592_000.0,
+    "1 year": 31_536_000.0,
+}
+_FEWEST_CHIPS = 5  # Before early stopping may trust an interval.
+
+
+def drift_sweep(
+    model,
+    device="pcm",
+    data=None,
+    times=None,
+    chips=25,
+    compensation=COMPENSATIONS,
+    metric=None,
+    tolerance=None,
+    read_noise="frozen",
+    seed=0,
+    batch_size=256,
+    rules=(),
+    verbose=1,
+):
+    """Program many chips and evaluate each at many times.
+
+    All chips run in one compiled graph. Chip i is the one that
+    `program(model, device, seed=seed + i)` gives.
+
+    Args:
+        model: A built and compiled Keras model, as `program` takes it.
+        device: A device or its name. Defaults to `"pcm"`.
+        data: What to evaluate on: a pair of arrays `(x, y)`, or anything else that
+            `model.evaluate` takes as one argument, such as a batched
+            `tf.data.Dataset`.
+        times: Seconds since the end of programming: a list, or a dictionary from
+            labels to seconds. Defaults to 1 s, 1 hour, 1 day, 1 month and 1 year.
+        chips: Integer ≥ 1, the number of chips, or with `tolerance` the largest
+            number. Defaults to `25`.
+        compensation: One of `"none"`, `"oracle"`, `"measured"`, or a list of them.
+        metric: Name of the compiled metric (or `"loss"`) that early stopping, tables
+            and plots look at. Defaults to the first metric, else the loss.
+        tolerance: Float, or None. Stop once the 95 % interval of the mean of `metric`
+            is within ± tolerance at every time and compensation (and at least five
+            chips were seen).
+        read_noise: As in `program`. Defaults to `"frozen"`: each chip keeps one draw
+            of read noise.
+        seed: Integer, the seed of the first chip. Defaults to `0`.
+        batch_size: Integer, for arrays. Defaults to `256`.
+        rules: Rules by layer, as in `program`.
+        verbose: 0 or 1, whether to show a progress bar. Defaults to `1`.
+
+    Returns:
+        A `DriftResult`: every chip's metrics, with mean, standard deviation and
+        interval, tables, CSV, JSON and a plot.
+
+    Raises:
+        ValueError: If the model is not compiled, the data is empty or an argument is
+            out of its range.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        >>> model.compile("adam", "mse")
+        >>> data = np.ones((4, 8)), np.ones((4, 3))
+        >>> result = hwa_keras.drift_sweep(
+        ...     model, "pcm", data, times=[1.0, 3600.0], chips=2, verbose=0
+        ... )
+        >>> result.estimate("measured", "3600 s").count
+        2
+    """
+    times = _labelled(TIMES if times is None else times)
+    compensations = _as_list(compensation)
+    if not isinstance(chips, int) or chips < 1:
+        raise ValueError(f"`chips` must be an integer ≥ 1. Received: chips={chips}.")
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(
+            f"`tolerance` must be positive or None. Received: tolerance={tolerance}."
+        )
+    chip, kernels = blank_chip(model, device, compensations[0], read_noise, rules)
+    if not chip.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled. Call model.compile(loss=..., "
+            "metrics=[...]) first: the sweep evaluates with its loss and metrics."
+        )
+    data = _evaluable(data, batch_size)
+    bar = keras.utils.Progbar(
+        chips * len(compensations) * len(times), verbose=verbose, unit_name="evaluation"
+    )
+    records = []
+    result = None
+    for i in range(chips):
+        chip.write(kernels, seed + i)
+        if i == 0:
+            _warn_if_nothing_drifts(chip, max(times.values()))
+        records.append(_evaluate_chip(chip, data, times, compensations, bar))
+        metric = _metric(metric, records[0])
+        result = DriftResult(
+            records, times, compensations, metric, seed, _label(chip), model.name
+        )
+        if tolerance is not None and _precise(result, tolerance):
+            break
+    bar.update(bar.target, finalize=True)
+    return result
+
+
+def _evaluate_chip(chip, data, times, compensations, bar):
+    """{compensation: {time label: {metric: value}}} of one chip."""
+    record = {}
+    for name in compensations:
+        chip.compensation = name
+        record[name] = {}
+        for label, seconds in times.items():
+            chip.t = seconds
+            record[name][label] = chip.evaluate(**data, return_dict=True, verbose=0)
+            bar.add(1)
+    return record
+
+
+def _as_list(compensation):
+    names = (
+        [compensation] if isinstance(compensation, str) else list(compensation or [])
+    )
+    unknown = [name for name in names if name not in COMPENSATIONS]
+    if unknown or not names:
+        raise ValueError(
+            f"`compensation` must be one or more of {', '.join(COMPENSATIONS)}. "
+            f"Received: compensation={compensation!r}."
+        )
+    return names
+
+
+def _labelled(times):
+    if not isinstance(times, dict):
+        times = {f"{t:g} s": t for t in np.atleast_1d(np.asarray(times, float))}
+    if not times:
+        raise ValueError("`times` is empty. Give at least one time, in seconds.")
+    return {label: check_time(t) for label, t in times.items()}
+
+
+def _evaluable(data, batch_size):
+    """Keyword arguments for `evaluate`, arrays made into batches only once."""
+    if data is None:
+        raise ValueError("`data` is missing. Give a pair (x, y) or a batched dataset.")
+    if not isinstance(data, (tuple, list)):
+        if hasattr(data, "cardinality") and int(data.cardinality()) == 0:
+            raise ValueError("`data` is an empty dataset: it has nothing to evaluate.")
+        return {"x": data}
+    if len(data) != 2:
+        raise ValueError(f"`data` must be a pair (x, y). Received {len(data)} parts.")
+    if len(keras.tree.flatten(data[0])[0]) == 0:
+        raise ValueError("`data` is empty: there are no examples to evaluate on.")
+    return backend.batched(*data, batch_size)
+
+
+def _warn_if_nothing_drifts(chip, t):
+    drifted = any(
+        not np.array_equal(
+            ops.convert_to_numpy(tile.read(0.0)), ops.convert_to_numpy(tile.read(t))
+        )
+        for tile in chip.tiles
+    )
+    if not drifted:
+        warnings.warn(
+            f"Nothing drifted: up to t = {t:g} s the weights of every tile stay as "
+            f"programmed on {_label(chip)}. Check the device's drift settings and the "
+            "times.",
+            stacklevel=3,
+        )
+
+
+def _label(chip):
+    return ", ".join(dict.fromkeys(repr(tile.device) for tile in chip.tiles))
+
+
+def _metric(metric, record):
+    values = next(iter(next(iter(record.values())).values()))
+    if metric is None:
+        return next((name for name in values if name != "loss"), "loss")
+    if metric not in values:
+        raise ValueError(
+            f"`metric` '{metric}' is not among the compiled ones: {', '.join(values)}."
+        )
+    return metric
+
+
+def _precise(result, tolerance):
+    if result.chips < _FEWEST_CHIPS:
+        return False
+    return all(
+        estimate(result.samples(c, label)).half_width <= tolerance
+        for c in result.compensations
+        for label in result.times
+    )

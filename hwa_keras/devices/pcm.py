@@ -1,0 +1,283 @@
+r"""Phase-change memory: programming noise, drift and read noise.
+
+Conductances g are in µS, times in seconds since the end of programming; ĝ = g/g_max.
+The functions are the physics, one formula each; `PCM` joins them for differential
+pairs of devices and `SimplePCM` is the reduced model of several published training
+scripts.
+
+Reference:
+    - Nandakumar et al., "Phase-change memory models for deep learning training and
+      inference", ICECS 2019.
+    - Joshi et al., "Accurate deep neural network inference using computational
+      phase-change memory", Nature Communications 2020, arXiv:1906.03138.
+    - Rasch et al., "Hardware-aware training for large-scale and diverse deep learning
+      inference using in-memory computing-based accelerators", Nature Electronics
+      2023, arXiv:2302.08469.
+"""
+
+import math
+from dataclasses import dataclass
+
+from keras import ops
+
+from hwa_keras import random
+from hwa_keras.devices.device import (
+    Device,
+    check_not_negative,
+    check_per,
+    check_positive,
+    register,
+    weight_range,
+)
+
+_COEFFICIENTS = (0.26348, 1.9650, -1.1731)  # µS, fitted at g_max = 25 µS
+_G_MAX_OF_FIT = 25.0
+_SMALLEST = 1e-7  # of g_max, where the logarithm of ĝ is cut
+
+
+def programming_std(g, g_max=25.0):
+    """Standard deviation of programming noise, in µS.
+
+    σ = (c₀ + c₁ĝ + c₂ĝ²)·g_max/25 with c = (0.26348, 1.9650, −1.1731) µS.
+
+    Args:
+        g: Target conductances, µS.
+        g_max: Largest conductance, µS.
+    """
+    c0, c1, c2 = _COEFFICIENTS
+    relative = g / g_max
+    return (c0 + relative * (c1 + c2 * relative)) * (g_max / _G_MAX_OF_FIT)
+
+
+def programming_error(g, z, g_max=25.0, scale=1.0):
+    """What programming adds to target conductances, in µS: max(scale·σ(g)·z, −g).
+
+    The bound keeps the programmed conductance g + error from being negative.
+
+    Args:
+        g: Target conductances, µS.
+        z: Standard normal numbers of the same shape.
+        g_max: Largest conductance, µS.
+        scale: Factor on the standard deviation.
+    """
+    return ops.maximum(programming_std(g, g_max) * z * scale, -g)
+
+
+def drift_exponent(g, z, g_max=25.0):
+    """Drift exponents of devices: ν = |μ_ν + σ_ν·z|.
+
+    μ_ν = clip(−0.0155·ln ĝ + 0.0244, 0.049, 0.1),
+    σ_ν = clip(−0.0125·ln ĝ − 0.0059, 0.008, 0.045).
+
+    Args:
+        g: Target conductances, µS.
+        z: Standard normal numbers of the same shape.
+        g_max: Largest conductance, µS.
+    """
+    log_g = ops.log(ops.maximum(g / g_max, _SMALLEST))
+    mean = ops.clip(-0.0155 * log_g + 0.0244, 0.049, 0.1)
+    std = ops.clip(-0.0125 * log_g - 0.0059, 0.008, 0.045)
+    return ops.abs(mean + std * z)
+
+
+def drift(g, nu, t, t0=20.0):
+    """Conductances after a time: g(t) = g·((t + t₀)/t₀)^(−ν), in µS.
+
+    Args:
+        g: Programmed conductances, µS.
+        nu: Drift exponents.
+        t: Seconds since the end of programming.
+        t0: Seconds from programming to the first read of the characterization.
+    """
+    return g * ops.exp(-nu * ops.log((t + t0) / t0))
+
+
+def read_std(g_t, g_programmed, t, g_max=25.0, t0=20.0, t_read=250e-9):
+    """Standard deviation of 1/f read noise accumulated until a time, in µS.
+
+    σ = g(t)·Q·√ln((t + t₀ + t_r)/(2·t_r)), Q = min(0.0088/max(ĝ^0.65, 10⁻³), 0.2),
+    with ĝ the programmed conductance over g_max.
+
+    Args:
+        g_t: Conductances at the time, µS.
+        g_programmed: Conductances right after programming, µS.
+        t: Seconds since the end of programming.
+        g_max: Largest conductance, µS.
+        t0: Seconds from programming to the first read of the characterization.
+        t_read: Duration of a read, seconds.
+    """
+    power = ops.exp(0.65 * ops.log(ops.maximum(g_programmed / g_max, _SMALLEST)))
+    q = ops.minimum(0.0088 / ops.maximum(power, 1e-3), 0.2)
+    # ln((t + t₀ + t_r)/(2 t_r)) in two terms: float32 holds neither ratio exactly.
+    log_ratio = ops.log(t + t0 + t_read) - math.log(2.0 * t_read)
+    return g_t * q * ops.sqrt(log_ratio)
+
+
+@register("pcm")
+@dataclass(frozen=True)
+class PCM(Device):
+    """Phase-change memory, the full statistical model, as differential pairs.
+
+    A weight is held by two devices: w = α·(g⁺ − g⁻)/g_max with targets
+    g⁺ = max(w, 0)·g_max/α, g⁻ = max(−w, 0)·g_max/α and α the largest magnitude of the
+    kernel (or of the column). Each device gets programming noise, a drift exponent of
+    its own and, at each read, 1/f noise; no conductance falls below zero.
+
+    Args:
+        g_max: Largest conductance, µS. Defaults to `25.0`.
+        programming_scale: Factor on the programming noise. Defaults to `1.0`.
+        drift_scale: Factor on the drift exponents. Defaults to `1.0`.
+        read_scale: Factor on the read noise. Defaults to `1.0`.
+        t0: Seconds from programming to the first read of the characterization.
+            Defaults to `20.0`.
+        t_read: Duration of a read, seconds. Defaults to `250e-9`.
+        per: `"layer"` maps each kernel to the full conductance range by its largest
+            magnitude, `"column"` each output column by its own. Defaults to
+            `"layer"`.
+
+    Example:
+        >>> device = hwa_keras.devices.PCM()
+        >>> w = keras.ops.convert_to_tensor([[0.5, -0.25], [0.0, 1.0]])
+        >>> state = device.program(w, hwa_keras.random.seed_from(1))
+        >>> device.read(state, t=3600.0).shape == (2, 2)
+        True
+
+    Reference:
+        - Nandakumar et al., ICECS 2019; Rasch et al., 2023, arXiv:2302.08469.
+    """
+
+    g_max: float = 25.0
+    programming_scale: float = 1.0
+    drift_scale: float = 1.0
+    read_scale: float = 1.0
+    t0: float = 20.0
+    t_read: float = 250e-9
+    per: str = "layer"
+
+    def __post_init__(self):
+        check_positive("PCM", g_max=self.g_max, t0=self.t0, t_read=self.t_read)
+        check_not_negative(
+            "PCM",
+            programming_scale=self.programming_scale,
+            drift_scale=self.drift_scale,
+            read_scale=self.read_scale,
+        )
+        check_per("PCM", self.per)
+
+    def program(self, weights, seed):
+        largest, written = weight_range(weights, self.per)
+        to_conductance = self.g_max / largest
+        positive = ops.maximum(weights, 0.0) * to_conductance
+        negative = ops.maximum(-weights, 0.0) * to_conductance
+        z = random.normal(ops.shape(weights), random.fold_in(seed, 0), pair=True)
+        z_nu = random.normal(ops.shape(weights), random.fold_in(seed, 1), pair=True)
+        scale = written * self.programming_scale
+        return {
+            "g_positive": positive
+            + programming_error(positive, z[0], self.g_max, scale),
+            "g_negative": negative
+            + programming_error(negative, z[1], self.g_max, scale),
+            "nu_positive": self.drift_scale
+            * drift_exponent(positive, z_nu[0], self.g_max),
+            "nu_negative": self.drift_scale
+            * drift_exponent(negative, z_nu[1], self.g_max),
+            "weight_per_microsiemens": 1.0 / to_conductance,
+        }
+
+    def read(self, state, t, z=None):
+        conductances = []
+        for i, polarity in enumerate(("positive", "negative")):
+            programmed = state[f"g_{polarity}"]
+            g_t = drift(programmed, state[f"nu_{polarity}"], t, self.t0)
+            if z is not None:
+                std = read_std(g_t, programmed, t, self.g_max, self.t0, self.t_read)
+                g_t = ops.maximum(g_t + self.read_scale * std * z[i], 0.0)
+            conductances.append(g_t)
+        return (conductances[0] - conductances[1]) * state["weight_per_microsiemens"]
+
+    def draw_read_noise(self, shape, seed):
+        if self.read_scale == 0:
+            return None
+        return random.normal(shape, seed, pair=True)
+
+    def perturb(self, weights, seed, scale=1.0):
+        largest, written = weight_range(weights, self.per)
+        g = ops.abs(weights) * (self.g_max / largest)
+        z_written, z_empty = (
+            ops.cast(z, weights.dtype)
+            for z in random.normal(ops.shape(weights), seed, pair=True)
+        )
+        scale = scale * self.programming_scale * written
+        # The device of the weight's own sign, less its partner, whose target is zero.
+        error = programming_error(g, z_written, self.g_max, scale)
+        empty_std = programming_std(0.0, self.g_max)
+        error = error - ops.maximum(empty_std * z_empty * scale, 0.0)
+        error = ops.where(weights < 0, -error, error)
+        return weights + error * (largest / self.g_max)
+
+    def oracle_gain(self, state, t):
+        """((t + t₀)/t₀)^ν with ν the mean exponent, weighted by conductance."""
+        total = weighted = 0.0
+        for polarity in ("positive", "negative"):
+            g = state[f"g_{polarity}"]
+            total = total + ops.sum(g)
+            weighted = weighted + ops.sum(g * state[f"nu_{polarity}"])
+        nu = ops.divide_no_nan(weighted, total)
+        return ops.exp(nu * ops.log((t + self.t0) / self.t0))
+
+
+@register("simple_pcm")
+@dataclass(frozen=True)
+class SimplePCM(Device):
+    """Phase-change memory with one device per weight and one drift exponent.
+
+    Programming adds noise of σ = α·(c₀ + c₁|w|/α + c₂w²/α²)/25 with the coefficients
+    of `PCM` and α the largest magnitude of the kernel; nothing is clipped. Drift
+    multiplies every weight by (t/t₀)^(−ν) for t > t₀ and leaves it alone before.
+    Reads are exact.
+
+    Args:
+        nu: Drift exponent. Defaults to `0.05`.
+        t0: Seconds before drift sets in. Defaults to `20.0`.
+        programming_scale: Factor on the programming noise. Defaults to `1.0`.
+        per: `"layer"` or `"column"`, as in `PCM`. Defaults to `"layer"`.
+
+    Example:
+        >>> device = hwa_keras.devices.SimplePCM(programming_scale=0.0)
+        >>> w = keras.ops.convert_to_tensor([1.0, -0.5])
+        >>> state = device.program(w, hwa_keras.random.seed_from(1))
+        >>> year = device.read(state, t=31_536_000.0)
+        >>> round(float(year[0]), 4)
+        0.4899
+
+    Reference:
+        - The reduced form of Rasch et al., 2023, arXiv:2302.08469, equations 2 and 3.
+    """
+
+    nu: float = 0.05
+    t0: float = 20.0
+    programming_scale: float = 1.0
+    per: str = "layer"
+
+    def __post_init__(self):
+        check_positive("SimplePCM", t0=self.t0)
+        check_not_negative(
+            "SimplePCM", nu=self.nu, programming_scale=self.programming_scale
+        )
+        check_per("SimplePCM", self.per)
+
+    def program(self, weights, seed):
+        return {"weights": self.perturb(weights, seed)}
+
+    def read(self, state, t, z=None):
+        return state["weights"] / self.oracle_gain(state, t)
+
+    def perturb(self, weights, seed, scale=1.0):
+        largest, written = weight_range(weights, self.per)
+        std = programming_std(ops.abs(weights) / largest, 1.0)
+        z = ops.cast(random.normal(ops.shape(weights), seed), weights.dtype)
+        return weights + std * z * (scale * self.programming_scale) * largest * written
+
+    def oracle_gain(self, state, t):
+        """(t/t₀)^ν after t₀, and 1 before."""
+        return ops.exp(self.nu * ops.log(ops.maximum(t / self.t0, 1.0)))

@@ -1,0 +1,82 @@
+"""Package metadata; the tools are configured in `pyproject.toml`."""
+
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = runpy.run_path(str(ROOT / "hwa_keras" / "version.py"))["__version__"]
+
+INSTALL_REQUIRES = [
+    "tensorflow>=2.18",  # the first release whose wheels are built for NumPy 2
+    "keras>=3.9",  # the oldest Keras that the design asks for
+    "numpy",
+    "scipy",
+]
+
+EXAMPLES = [
+    "absl-py",
+    "ai-edge-litert",
+    "jinja2",
+    "matplotlib",
+    "PyYAML",
+    "rich",
+    "scikit-learn",
+    "tensorflow-datasets",
+    "tensorflow-metadata>=1.17",  # TFDS has no bound; uv goes back to 0.5 on 3.10
+    "importlib_resources",  # TFDS needs it to fetch a data set, but does not say so
+]
+NLP = ["keras-hub"]
+JAX = ["jax"]
+LARQ = [
+    # Pins numpy < 2: not part of `dev`, and not for Python 3.13, where NumPy 1 has no
+    # wheels. 0.14 is the release whose quantizers were seen to work in these layers.
+    "larq>=0.14; python_version < '3.13'",
+    "tf-keras>=2.18; python_version < '3.13'",  # Keras 2, which Larq is written for
+]
+DEV = [
+    "mypy",
+    "pytest>=8.2",  # imports `--doctest-modules` by package name under importlib
+    "pytest-xdist",
+    "ruff>=0.15",  # the 2026 style, which `ruff format --check` compares with
+    "types-PyYAML",
+]
+
+setup(
+    name="hwa_keras",
+    version=VERSION,
+    description="Keras models for hardware with imperfect weights: hardware-aware "
+    "training, simulated deployment and drift, export.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="hwa_keras authors",
+    license="MIT",
+    keywords="keras hardware-aware training analog in-memory computing PCM memristor",
+    packages=find_packages(include=["hwa_keras", "hwa_keras.*"]),
+    package_data={
+        "hwa_keras": ["py.typed"],
+        "hwa_keras.analysis": ["report.html.jinja"],
+    },
+    python_requires=">=3.10",
+    install_requires=INSTALL_REQUIRES,
+    extras_require={
+        "examples": EXAMPLES,
+        "nlp": NLP,
+        "larq": LARQ,
+        "jax": JAX,
+        "dev": DEV + EXAMPLES + NLP + JAX,
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,155 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import hwa_keras
+from hwa_keras.devices import PCM, SimplePCM
+from hwa_keras.statistics import estimate
+from tests import zoo
+
+
+def trained():
+    x, y = zoo.digits_like(120)
+    model = zoo.mlp()
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(x, y, epochs=5, verbose=0)
+    return model, (x, y)
+
+
+@pytest.fixture(scope="module")
+def swept():
+    keras.utils.set_random_seed(0)
+    model, data = trained()
+    times = {"1 s": 1.0, "1 year": 31_536_000.0}
+    result = hwa_keras.drift_sweep(model, "pcm", data, times, chips=3, verbose=0)
+    return model, data, result
+
+
+def test_every_number_is_that_of_the_chip_of_its_seed(swept):
+    model, data, result = swept
+    for i in range(3):
+        chip = hwa_keras.program(model, "pcm", seed=i, read_noise="frozen")
+        for compensation in result.compensations:
+            chip.compensation = compensation
+            for label, seconds in result.times.items():
+                chip.t = seconds
+                found = chip.evaluate(*data, verbose=0, return_dict=True)
+                record = result.records[i][compensation][label]
+                assert record["accuracy"] == pytest.approx(found["accuracy"])
+                assert record["loss"] == pytest.approx(found["loss"], rel=1e-4)
+
+
+def test_drift_costs_and_compensation_gains(swept):
+    _, _, result = swept
+    loss = {
+        (c, t): result.estimate(c, t, "loss").mean
+        for c in result.compensations
+        for t in result.times
+    }
+    assert loss["none", "1 year"] > 1.2 * loss["none", "1 s"]
+    assert loss["measured", "1 year"] < loss["none", "1 year"]
+    assert loss["oracle", "1 year"] < loss["none", "1 year"]
+
+
+def test_writes_csv_json_table_and_plot(swept, tmp_path):
+    _, _, result = swept
+    result.to_csv(tmp_path / "result.csv")
+    with (tmp_path / "result.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 2
+    for row in rows:
+        found = result.estimate(row["compensation"], row["time"], row["metric"])
+        assert float(row["mean"]) == found.mean
+        assert float(row["low95"]) == found.low
+        assert int(row["chips"]) == 3
+    result.to_json(tmp_path / "result.json")
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert content["chips"] == result.records
+    assert content["seed"] == 0 and content["device"].startswith("PCM(")
+    assert "no compensation" in str(result) and "1 year" in str(result)
+    result.plot(tmp_path / "result.png")
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+    axes = result.plot()
+    assert len(axes.get_lines()) == 3
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 s", "1 year"]
+
+
+def test_stops_early_once_the_interval_is_narrow(swept):
+    model, data, _ = swept
+    common = {"times": [1.0], "compensation": "none", "metric": "loss", "verbose": 0}
+    wide = hwa_keras.drift_sweep(model, "pcm", data, chips=8, tolerance=50.0, **common)
+    assert wide.chips == 5
+    full = hwa_keras.drift_sweep(model, "pcm", data, chips=7, tolerance=1e-9, **common)
+    assert full.chips == 7
+
+
+def test_warns_when_nothing_drifted(swept):
+    model, data, _ = swept
+    still = PCM(drift_scale=0)
+    with pytest.warns(UserWarning, match="Nothing drifted: up to t = 3600 s"):
+        hwa_keras.drift_sweep(model, still, data, [3600.0], chips=1, verbose=0)
+    with pytest.warns(UserWarning, match="Nothing drifted"):
+        early = {"1 s": 1.0}
+        hwa_keras.drift_sweep(model, SimplePCM(), data, early, chips=1, verbose=0)
+
+
+@pytest.mark.tensorflow_only
+def test_takes_a_tf_dataset(swept):
+    import tensorflow as tf
+
+    model, data, result = swept
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(50)
+    found = hwa_keras.drift_sweep(
+        model, "pcm", dataset, result.times, chips=1, verbose=0
+    )
+    np.testing.assert_allclose(
+        found.samples("none", "1 year"), result.samples("none", "1 year")[:1]
+    )
+    with pytest.raises(ValueError, match="empty dataset"):
+        hwa_keras.drift_sweep(model, "pcm", dataset.take(0), chips=1)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"chips": 0}, "`chips` must be an integer"),
+        ({"tolerance": 0}, "`tolerance` must be positive"),
+        ({"compensation": "gdc"}, "none, oracle, measured"),
+        ({"compensation": []}, "one or more of"),
+        ({"times": []}, "`times` is empty"),
+        ({"times": [-1.0]}, "not negative"),
+        ({"metric": "f1"}, "not among the compiled ones: .*accuracy"),
+        ({"data": None}, "`data` is missing"),
+        ({"data": (np.zeros((0, 12)), np.zeros(0))}, "`data` is empty"),
+        ({"data": (1, 2, 3)}, "pair"),
+        ({"device": "flash"}, "Unknown device 'flash'"),
+    ],
+)
+def test_bad_input(swept, kwargs, message):
+    model, data, _ = swept
+    arguments = {"device": "pcm", "data": data, "chips": 1, "verbose": 0, **kwargs}
+    with pytest.raises(ValueError, match=message):
+        hwa_keras.drift_sweep(model, **arguments)
+
+
+def test_an_uncompiled_model_is_refused():
+    with pytest.raises(ValueError, match="not compiled"):
+        hwa_keras.drift_sweep(zoo.mlp(), "pcm", (np.zeros((1, 12)), np.zeros(1)))
+
+
+def test_estimate_is_student_s_interval():
+    # t(0.975, 4) = 2.7764451
+    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found.mean == 3.0 and found.count == 5
+    assert found.std == pytest.approx(np.sqrt(2.5))
+    assert found.half_width == pytest.approx(2.7764451 * np.sqrt(2.5 / 5))
+    assert np.isnan(estimate([1.0]).low)
+    with pytest.raises(ValueError, match="at least one"):
+        estimate([])

@@ -1,0 +1,282 @@
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+from keras import ops
+
+from hwa_keras import random
+from tests.modes import MODES, in_mode
+
+MILLION = 1_000_000
+
+
+def threefry(key, counter, rounds=13):
+    """Threefry-2x32 on Python integers, from the paper's description."""
+    mask = 0xFFFFFFFF
+    rotations = (13, 15, 26, 6, 17, 29, 16, 24)
+    keys = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
+    x, y = (counter[0] + keys[0]) & mask, (counter[1] + keys[1]) & mask
+    for done in range(1, rounds + 1):
+        x = (x + y) & mask
+        by = rotations[(done - 1) % 8]
+        y = ((y << by) | (y >> (32 - by))) & mask
+        y ^= x
+        if done % 4 == 0:
+            s = done // 4
+            x = (x + keys[s % 3]) & mask
+            y = (y + keys[(s + 1) % 3] + s) & mask
+    return x, y
+
+
+def words(*values):
+    return ops.convert_to_tensor(np.array(values, "uint32"), dtype="uint32")
+
+
+def as_integers(tensors):
+    return [[int(v) for v in ops.convert_to_numpy(t).ravel()] for t in tensors]
+
+
+def as_float64(tensor):
+    return ops.convert_to_numpy(tensor).astype("float64")
+
+
+@pytest.fixture(scope="module")
+def pair_of_normals():
+    z = random.normal((MILLION,), random.seed_from(11), pair=True)
+    return as_float64(z[0]), as_float64(z[1])
+
+
+# --- The generator
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "expected"),
+    [
+        ((0, 0), (0, 0), (0x9D1C5EC6, 0x8BD50731)),
+        ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0xFD36D048, 0x2D17272C)),
+        (
+            (0x13198A2E, 0x03707344),
+            (0x243F6A88, 0x85A308D3),
+            (0xBA3E4725, 0xF27D669E),
+        ),
+    ],
+    ids=["zeros", "ones", "pi"],
+)
+def test_threefry_gives_the_known_answers_of_random123(key, counter, expected):
+    found = random._threefry(words(*key), words(counter[0]), words(counter[1]))
+    assert as_integers(found) == [[expected[0]], [expected[1]]]
+    assert threefry(key, counter) == expected
+
+
+def test_oracle_gives_the_known_answers_of_twenty_rounds():
+    assert threefry((0, 0), (0, 0), rounds=20) == (0x6B200159, 0x99BA4EFE)
+
+
+def test_threefry_equals_the_oracle_on_random_counters():
+    generator = np.random.default_rng(5)
+    for _ in range(4):
+        key = generator.integers(0, 2**32, 2)
+        counters = generator.integers(0, 2**32, (2, 100))
+        found = random._threefry(words(*key), words(*counters[0]), words(*counters[1]))
+        key = tuple(int(k) for k in key)
+        expected = [threefry(key, (int(a), int(b))) for a, b in counters.T]
+        assert as_integers(found) == np.transpose(expected).tolist()
+
+
+def test_bits_encrypt_the_element_index():
+    found = random.bits((100,), random.seed_from(2**40 + 9))
+    expected = [threefry((9, 2**8), (i, 0)) for i in range(100)]
+    assert as_integers(found) == np.transpose(expected).tolist()
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2**31 - 1])
+def test_fold_in_encrypts_the_number_of_the_stream(stream):
+    found = random.fold_in(random.seed_from(7), stream)
+    assert found.shape == (2,)
+    assert as_integers([found]) == [list(threefry((7, 0), (stream, 1)))]
+
+
+def test_fold_in_takes_a_tensor():
+    seed = random.seed_from(7)
+    assert as_integers([random.fold_in(seed, ops.convert_to_tensor(3))]) == as_integers(
+        [random.fold_in(seed, 3)]
+    )
+
+
+def test_golden_numbers_that_every_process_and_backend_reproduces():
+    seed = random.seed_from(2024)
+    assert as_integers(random.bits((4,), seed)) == [
+        [0x24C18ACD, 0x9A3DCB71, 0x56F1222C, 0x54E73934],
+        [0x73ACBDA2, 0x6D03D559, 0xAFBC41DB, 0xBF412DA1],
+    ]
+    assert as_integers([random.fold_in(seed, 3)]) == [[0xF28FBDA7, 0x580E7C51]]
+    np.testing.assert_allclose(
+        as_float64(random.normal((4,), seed)),
+        [-1.0643802881, 0.2598373592, -0.4135088027, -0.4353528321],
+        atol=1e-6,
+    )
+
+
+# --- Seeds
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**32 - 1, 2**32, 2**64 - 1])
+def test_seed_holds_the_low_and_the_high_word(seed):
+    tensor = random.seed_from(seed)
+    assert keras.backend.standardize_dtype(tensor.dtype) == "uint32"
+    assert as_integers([tensor]) == [[seed % 2**32, seed >> 32]]
+
+
+def test_seed_from_takes_numpy_integers():
+    assert as_integers([random.seed_from(np.int64(7))]) == [[7, 0]]
+
+
+@pytest.mark.parametrize("seed", [1.0, "7", None, True, [7]])
+def test_seed_from_rejects_what_is_no_integer(seed):
+    with pytest.raises(TypeError, match="`seed` must be an integer. Received: "):
+        random.seed_from(seed)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seed_from_rejects_what_does_not_fit(seed):
+    with pytest.raises(ValueError, match=rf"in \[0, 2\*\*64\). Received: {seed}"):
+        random.seed_from(seed)
+
+
+def test_next_seed_follows_the_generator():
+    one, other = (keras.random.SeedGenerator(3) for _ in range(2))
+    drawn = [as_integers([random.next_seed(one)])[0] for _ in range(3)]
+    assert drawn == [as_integers([random.next_seed(other)])[0] for _ in range(3)]
+    assert len({tuple(seed) for seed in drawn}) == 3
+
+
+# --- The same numbers, always
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_same_seed_gives_the_same_numbers_in_every_mode(mode):
+    shape = (1013, 7)
+
+    def draw(seed):
+        first, second = random.bits(shape, seed)
+        z = random.normal(shape, seed, pair=True)
+        return first, second, random.uniform(shape, seed), *z
+
+    seed = random.seed_from(123)
+    expected = [ops.convert_to_numpy(v) for v in draw(seed)]
+    found = [ops.convert_to_numpy(v) for v in in_mode(mode, draw)(seed)]
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(found[3:], expected[3:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_numbers_depend_on_the_element_index_and_not_on_the_shape():
+    seed = random.seed_from(4)
+    flat = ops.convert_to_numpy(random.normal((30,), seed))
+    for shape in [(5, 6), (2, 3, 5), (29,), (1,)]:
+        found = ops.convert_to_numpy(random.normal(shape, seed))
+        np.testing.assert_array_equal(found.ravel(), flat[: found.size])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (7,), (3, 1, 5), [2, 2]])
+def test_shapes_and_dtypes(shape):
+    seed = random.seed_from(4)
+    drawn = [*random.bits(shape, seed), random.uniform(shape, seed)]
+    drawn += [random.normal(shape, seed), *random.normal(shape, seed, pair=True)]
+    assert all(tuple(v.shape) == tuple(shape) for v in drawn)
+    dtypes = [keras.backend.standardize_dtype(v.dtype) for v in drawn]
+    assert dtypes == ["uint32"] * 2 + ["float32"] * 4
+
+
+def test_the_first_of_a_pair_is_what_a_single_draw_gives():
+    seed = random.seed_from(4)
+    np.testing.assert_array_equal(
+        random.normal((50,), seed), random.normal((50,), seed, pair=True)[0]
+    )
+
+
+# --- Different seeds, different numbers
+
+
+def test_streams_are_uncorrelated(pair_of_normals):
+    seed = random.seed_from(11)
+    others = [random.fold_in(seed, i) for i in (0, 1)]
+    others += [random.seed_from(12), random.seed_from(11 + 2**32)]
+    others.append(random.fold_in(random.seed_from(12), 0))
+    streams = [*pair_of_normals]
+    streams += [as_float64(random.normal((MILLION,), other)) for other in others]
+    correlation = np.corrcoef(streams) - np.eye(len(streams))
+    assert np.abs(correlation).max() < 5 / np.sqrt(MILLION)
+    correlation = np.corrcoef(np.square(streams)) - np.eye(len(streams))
+    assert np.abs(correlation).max() < 5 / np.sqrt(MILLION)
+
+
+def test_neighbours_are_uncorrelated(pair_of_normals):
+    z = pair_of_normals[0]
+    for lag in (1, 2, 3, 64, 1000):
+        assert abs(np.mean(z[lag:] * z[:-lag])) < 5 / np.sqrt(MILLION - lag)
+
+
+def test_every_bit_is_fair_and_independent_of_its_neighbour():
+    for drawn in random.bits((MILLION,), random.seed_from(5)):
+        drawn = ops.convert_to_numpy(drawn)
+        for i in range(32):
+            bit = (drawn >> np.uint32(i)) & np.uint32(1)
+            assert abs(bit.mean() - 0.5) < 5 * 0.5 / np.sqrt(MILLION)
+        toggled = drawn ^ np.roll(drawn, 1)
+        ones = np.unpackbits(toggled.view("uint8")).mean()
+        assert abs(ones - 0.5) < 5 * 0.5 / np.sqrt(32 * MILLION)
+
+
+# --- Distributions
+
+
+def test_uniform_is_uniform_on_the_open_interval():
+    u = as_float64(random.uniform((MILLION,), random.seed_from(5)))
+    assert 0 < u.min() < 1e-5 and 1 - 1e-5 < u.max() < 1
+    assert scipy.stats.kstest(u, "uniform").pvalue > 1e-4
+
+
+def test_uniform_excludes_the_ends_for_the_extreme_words():
+    ends = as_float64(random._to_unit(words(0, 2**32 - 1)))
+    assert ends.tolist() == [2.0**-24, 1 - 2.0**-24]
+
+
+def test_moments_of_the_normals(pair_of_normals):
+    for z in pair_of_normals:
+        n = z.size
+        assert abs(z.mean()) < 5 / np.sqrt(n)
+        assert abs(z.var() - 1) < 5 * np.sqrt(2 / n)
+        assert abs(scipy.stats.skew(z)) < 5 * np.sqrt(6 / n)
+        assert abs(scipy.stats.kurtosis(z)) < 5 * np.sqrt(24 / n)
+
+
+def test_normals_pass_the_kolmogorov_smirnov_test(pair_of_normals):
+    for z in pair_of_normals:
+        assert scipy.stats.kstest(z, "norm").pvalue > 1e-4
+
+
+def test_tails_of_the_normals_hold_their_share(pair_of_normals):
+    for z in pair_of_normals:
+        for bound in (3.0, 4.0):
+            expected = 2 * scipy.stats.norm.sf(bound) * z.size
+            found = np.count_nonzero(np.abs(z) > bound)
+            assert abs(found - expected) < 5 * np.sqrt(expected)
+
+
+def test_normals_are_the_quantiles_of_the_uniform_numbers():
+    seed = random.seed_from(8)
+    u = as_float64(random.uniform((100_000,), seed))
+    z = as_float64(random.normal((100_000,), seed))
+    np.testing.assert_allclose(z, scipy.stats.norm.ppf(u), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_normals_are_accurate_in_the_tails_and_about_zero(mode):
+    steps = np.concatenate([np.arange(20_000), np.arange(2**22 - 2_000, 2**22 + 2_000)])
+    steps = np.concatenate([steps, 2**23 - 1 - steps])
+    z = as_float64(in_mode(mode, random._to_normal)(words(*(steps << 9))))
+    expected = scipy.stats.norm.ppf((steps + 0.5) * 2.0**-23)
+    np.testing.assert_allclose(z, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.abs(z).max(), 5.2947, atol=1e-4)
