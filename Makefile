@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DATA := .data
 UNPACK := ../shared/tools/unpack_data.py
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 ifneq ($(wildcard $(DATA) $(UNPACK)),)
 export HWA_DATA_DIR ?= $(abspath $(DATA))
 endif

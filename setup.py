@@ -12,6 +12,7 @@ INSTALL_REQUIRES = [
     "tensorflow>=2.18",  # the first release whose wheels are built for NumPy 2
     "keras>=3.9",  # the oldest Keras that the design asks for
     "numpy",
+    "rich",  # tables on the terminal; Keras brings it along
     "scipy",
 ]
 
@@ -21,7 +22,6 @@ EXAMPLES = [
     "jinja2",
     "matplotlib",
     "PyYAML",
-    "rich",
     "scikit-learn",
     "tensorflow-datasets",
     "tensorflow-metadata>=1.17",  # TFDS has no bound; uv goes back to 0.5 on 3.10

@@ -172,7 +172,8 @@ class MultiplicativeGaussian(Noise):
 
     Example:
         >>> noise = hwa_keras.noise.MultiplicativeGaussian(std=0.1)
-        >>> noise(np.zeros(3, "float32"), hwa_keras.random.seed_from(7)).tolist()
+        >>> w = np.zeros(3, "float32")
+        >>> [float(v) for v in noise(w, hwa_keras.random.seed_from(7))]
         [0.0, 0.0, 0.0]
 
     Reference:
@@ -242,7 +243,8 @@ class DropConnect(Noise):
 
     Example:
         >>> noise = hwa_keras.noise.DropConnect(rate=1.0)
-        >>> noise(np.ones(3, "float32"), hwa_keras.random.seed_from(7)).tolist()
+        >>> w = np.ones(3, "float32")
+        >>> [float(v) for v in noise(w, hwa_keras.random.seed_from(7))]
         [0.0, 0.0, 0.0]
 
     Reference:

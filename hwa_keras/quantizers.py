@@ -189,20 +189,14 @@ class Quantizer(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
-        self._attached = False
 
     def attach(self, variable):
         """Build for a variable, so that a learned scale can start from its values."""
         if not self.built:
-            self._attached = True
             self.build(variable.shape)
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_build_config(self):
-        # With a kernel it is built anew when loaded: a scale starts from its values.
-        return None if self._attached else super().get_build_config()
 
 
 @_family.register("ste_sign")
@@ -365,7 +359,6 @@ class Uniform(Quantizer):
     def attach(self, variable):
         if self.built:
             return
-        self._attached = True
         if self.scale == "learned":
             self._add_scale(
                 variable.shape,

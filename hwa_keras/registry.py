@@ -107,7 +107,11 @@ class Family:
 
     def serialize(self, member):
         """The configuration of a member, for `deserialize`."""
-        return keras.saving.serialize_keras_object(member)
+        config = keras.saving.serialize_keras_object(member)
+        if isinstance(config, dict):
+            # When and for which shape it is built is up to the layer that it serves.
+            config.pop("build_config", None)
+        return config
 
     def deserialize(self, config):
         """The member that a configuration of `serialize` describes."""

@@ -127,9 +127,9 @@ class DriftResult:
         return f"{found.mean:.4f} ± {found.half_width:.4f}"
 
     def __str__(self):
-        console = rich.console.Console(file=io.StringIO(), width=110)
-        console.print(self.table())
-        return console.file.getvalue()
+        text = io.StringIO()
+        rich.console.Console(file=text, width=110).print(self.table())
+        return text.getvalue()
 
     def plot(self, path=None, axes=None):
         """Draw `metric` over time, one line per compensation, bands of 95 %.

@@ -167,7 +167,7 @@ def _evaluable(data, batch_size):
         raise ValueError(f"`data` must be a pair (x, y). Received {len(data)} parts.")
     if len(keras.tree.flatten(data[0])[0]) == 0:
         raise ValueError("`data` is empty: there are no examples to evaluate on.")
-    return backend.batched(*data, batch_size)
+    return backend.batched(data[0], data[1], batch_size)
 
 
 def _warn_if_nothing_drifts(chip, t):

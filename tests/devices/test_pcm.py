@@ -5,7 +5,7 @@ from functools import cache, lru_cache
 import numpy as np
 import pytest
 from keras import ops
-from scipy.integrate import quad
+from scipy.integrate import fixed_quad
 from scipy.stats import norm
 
 from hwa_keras import devices, random
@@ -83,7 +83,7 @@ def read_moments(relative, t):
 
         points = sorted({low, *(x for x in (knee, mu) if low < x < high), high})
         total = sum(
-            quad(integrand, a, b, epsabs=1e-12)[0]
+            fixed_quad(integrand, a, b, n=200)[0]
             for a, b in zip(points, points[1:], strict=False)
         )
         tau = -(k + 1) * log
@@ -309,8 +309,9 @@ def test_reading_at_time_zero_gives_what_was_programmed():
     assert not np.allclose(read(device, state, 0.0, seed=1), expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("per", ["layer", "column"])
-@pytest.mark.parametrize("shape", [(30, 20), (3, 3, 4, 5)])
+@pytest.mark.parametrize(
+    ("per", "shape"), [("layer", (30, 20)), ("column", (3, 3, 4, 5))]
+)
 def test_without_imperfections_the_pairs_hold_the_weights(per, shape):
     device = PCM(programming_scale=0, drift_scale=0, read_scale=0, per=per)
     state = program(device, w := kernel(shape))
@@ -384,16 +385,15 @@ def test_another_reference_time_and_read_duration_enter_the_formulas():
 
 
 def test_each_column_has_a_range_of_its_own():
-    factors = np.array([1e-3, 1, 50, 0.2], "float32")
-    w = np.concatenate([kernel((40, 1))] * 4, axis=1) * factors
+    w = kernel() * np.array([1e-3, 1, 50, 0.2] * 5, "float32")
     state = program(PCM(per="column"), w)
     largest = np.abs(w).max(0, keepdims=True)
     np.testing.assert_allclose(
         state["weight_per_microsiemens"], largest / 25, rtol=1e-6
     )
     error = read(PCM(per="column"), state, 0.0) - w
-    assert np.all(error.std(0) > 0.02 * largest)
-    assert np.all(error.std(0) < 0.05 * largest)
+    assert np.all(error.std(0) > 0.01 * largest)
+    assert np.all(error.std(0) < 0.06 * largest)
     # With one range for all, the small columns drown.
     error = read(PCM(), program(PCM(), w), 0.0) - w
     assert error[:, 0].std() > 100 * largest[0, 0]
@@ -424,7 +424,7 @@ def test_columns_of_zeros_read_zero_among_others(kind):
     w = 1e-3 * kernel()
     w[:, 2] = 0
     device = kind(per="column")
-    perturbed = device.perturb(tensor(w), random.seed_from(2))
+    perturbed = in_mode("xla", device.perturb)(tensor(w), random.seed_from(2))
     for found in (read(device, program(device, w), 3600.0), as_numpy(perturbed)):
         np.testing.assert_array_equal(found[:, 2], 0)
         assert np.all(found[:, [0, 1, 3]].std(0) > 0)
@@ -456,6 +456,21 @@ def test_each_read_draws_its_own_noise():
     reads = [read(PCM(), state, 60.0, seed) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(reads[0], reads[1])
     assert not np.array_equal(reads[0], reads[2])
+
+
+def test_the_devices_of_a_pair_are_read_with_noise_of_their_own():
+    ones = np.ones((1, 100_000))
+    state = {
+        "g_positive": 20.0 * ones,
+        "g_negative": 20.0 * ones,
+        "nu_positive": 0.05 * ones,
+        "nu_negative": 0.05 * ones,
+        "weight_per_microsiemens": np.ones((1, 1)),
+    }
+    found = read(PCM(), state, 60.0, seed=3)
+    g_t = 20.0 * (80.0 / 20.0) ** -0.05
+    variance = 2 * (g_t * read_sigma(0.8, 60.0)) ** 2
+    assert_distributed(found, (0.0, variance))
 
 
 # --- The oracle's gain
