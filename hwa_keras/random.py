@@ -1,11 +1,14 @@
 """The one place that draws random numbers.
 
 Keras's own normals are the cost of a hardware-aware step on a small network, so the
-numbers here come from a counter-based generator written in `keras.ops`: Threefry-2x32
-with 13 rounds, a few integer additions, rotations and exclusive ors per number, which
-XLA fuses with the noise formula that consumes them. Every draw is a pure function of
-`(seed, element index)`: the same seed gives the same numbers eagerly, in a graph,
+numbers here come from a counter-based generator written in `keras.ops`, which XLA
+fuses with the noise formula that consumes them. Every draw is a pure function of
+`(seed, element index)`: the same seed gives the same bits eagerly, in a graph,
 compiled or not, whatever the batch size, and on TensorFlow and JAX alike.
+
+Two functions share the work. Seeds are derived with Threefry-2x32, a cipher, so that
+seeds that differ by one give unrelated streams. The elements of an array are then
+hashed with pcg3d, seven multiply-adds for two words, keyed with a seed so derived.
 
 A *seed* is a `uint32` tensor of shape `(2,)`: what
 `keras.random.SeedGenerator.next()` returns, or `seed_from(7)`. Distinct streams are
@@ -13,8 +16,9 @@ made with `fold_in`, never by adding to a seed.
 
 Reference:
     - Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-      SC 2011 (Threefry-2x32 passes TestU01's BigCrush from 13 rounds on).
-    - Giles, "Approximating the erfinv function", GPU Computing Gems 2, 2010.
+      SC 2011 (Threefry).
+    - Jarzynski and Olano, "Hash functions for GPU rendering", Journal of Computer
+      Graphics Techniques 9(3), 2020 (pcg3d).
 """
 
 import math
@@ -30,14 +34,11 @@ _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 _ROUNDS = 13
 
-# Giles's single-precision erfinv: w < 5 and w >= 5, highest power first.
-_CENTRAL = (
-    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
-    -0.00125372503, -0.00417768164, 0.246640727, 1.50140941,
-)  # fmt: skip
-_TAIL = (
-    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
-    -0.0076224613, 0.00943887047, 1.00167406, 2.83297682,
+# erf⁻¹(x)·√2/x as a polynomial of √(w + 3) − 3, w = −ln(1 − x²), highest power first:
+# a minimax fit over all of float32's (−1, 1), with a relative error below 3.2e-5.
+_QUANTILE = (
+    0.00640077842, -0.00805814192, -0.0269106887, 0.0634288043, -0.037933398,
+    -0.0579781234, 1.69511616, 3.23358274,
 )  # fmt: skip
 
 
@@ -87,7 +88,6 @@ def fold_in(seed, data):
         A seed, `uint32` of shape `(2,)`.
     """
     data = ops.cast(ops.reshape(ops.convert_to_tensor(data), (1,)), "uint32")
-    # Element draws use the counters (i, 0); streams use (data, 1).
     return ops.concatenate(_threefry(seed, data, ops.ones_like(data)))
 
 
@@ -101,8 +101,7 @@ def bits(shape, seed):
     Returns:
         A pair of `uint32` tensors of the given shape.
     """
-    index = _indices(shape)
-    first, second = _threefry(seed, index, ops.zeros_like(index))
+    first, second = _hash(seed, _indices(shape))
     return ops.reshape(first, shape), ops.reshape(second, shape)
 
 
@@ -128,8 +127,9 @@ def normal(shape, seed, pair=False):
             generator call. Defaults to `False`.
 
     Returns:
-        A `float32` tensor of the given shape, or a pair of them. Magnitudes reach
-        5.3, the quantile of the outermost of 2**23 bins.
+        A `float32` tensor of the given shape, or a pair of them: quantiles of
+        `uniform` numbers, to a relative error of 3.2e-5. Magnitudes reach 5.3, the
+        quantile of the outermost of 2**23 bins.
 
     Example:
         >>> z = hwa_keras.random.normal((3, 4), hwa_keras.random.seed_from(7))
@@ -175,27 +175,43 @@ def _threefry(key, counter0, counter1):
     return x0, x1
 
 
+@backend.traced
+def _hash(seed, index):
+    """Two words per index: the last two of pcg3d(index, key₀, key₁), folded."""
+    zero = ops.zeros((1,), dtype="uint32")
+    words = (index, *_threefry(seed, zero, zero))
+    words = [ops.add(ops.multiply(v, _word(1664525)), _word(1013904223)) for v in words]
+    # The second fold is not in the paper: without it the lowest bits are not random.
+    _, y, z = _fold(*_mix(*_fold(*_mix(*words))))
+    return y, z
+
+
+def _mix(x, y, z):
+    x = ops.add(x, ops.multiply(y, z))
+    y = ops.add(y, ops.multiply(z, x))
+    z = ops.add(z, ops.multiply(x, y))
+    return x, y, z
+
+
+def _fold(*words):
+    return [ops.bitwise_xor(v, ops.right_shift(v, _word(16))) for v in words]
+
+
 def _to_unit(words):
     high = ops.cast(ops.right_shift(words, _word(9)), "float32")
     return (high + 0.5) * 2.0**-23
 
 
-def _polynomial(coefficients, x):
-    value = coefficients[0]
-    for coefficient in coefficients[1:]:
-        value = value * x + coefficient
-    return value
-
-
 def _to_normal(words):
     x = _to_unit(words) * 2.0 - 1.0
-    w = -ops.log((1.0 - x) * (1.0 + x))
-    central = _polynomial(_CENTRAL, w - 2.5)
-    tail = _polynomial(_TAIL, ops.sqrt(w) - 3.0)
-    return ops.where(w < 5.0, central, tail) * x * math.sqrt(2.0)
+    u = ops.sqrt(3.0 - ops.log((1.0 - x) * (1.0 + x))) - 3.0
+    ratio = _QUANTILE[0]
+    for coefficient in _QUANTILE[1:]:
+        ratio = ratio * u + coefficient
+    return ratio * x
 
 
 @backend.traced
 def _normal_pair(seed, index):
-    first, second = _threefry(seed, index, ops.zeros_like(index))
+    first, second = _hash(seed, index)
     return _to_normal(first), _to_normal(second)

@@ -18,11 +18,15 @@ class Family:
     Args:
         kind: What a member is called in messages, e.g. `"quantizer"`.
         takes_callables: Bool. Whether `get` accepts any callable as it is.
+
+    Attributes:
+        base: A class whose objects are members too, registered or not; or None.
     """
 
     def __init__(self, kind, takes_callables=False):
         self.kind = kind
         self.takes_callables = takes_callables
+        self.base = None
         self._members = {}
 
     def register(self, *aliases):
@@ -66,7 +70,8 @@ class Family:
             return self._with_defaults(self._members[identifier])
         if isinstance(identifier, dict):
             return self._from_config(identifier)
-        if isinstance(identifier, tuple(set(self._members.values()))):
+        members = (*set(self._members.values()), *([self.base] if self.base else []))
+        if isinstance(identifier, members):
             return identifier
         if isinstance(identifier, type):
             raise TypeError(

@@ -77,6 +77,9 @@ class Device:
         return cls(**config)
 
 
+_family.base = Device
+
+
 def weight_range(weights, per):
     """Largest magnitude of a kernel, or of each of its columns.
 

@@ -1,10 +1,12 @@
 import json
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
+import hwa_keras
 from hwa_keras import devices, random
 from hwa_keras.devices import Device
 from hwa_keras.devices.device import (
@@ -114,3 +116,24 @@ def test_the_base_class_says_what_is_missing():
     ):
         with pytest.raises(NotImplementedError):
             call()
+
+
+def test_a_device_of_one_s_own_needs_no_registration():
+    @dataclass(frozen=True)
+    class Halving(devices.Device):
+        def program(self, weights, seed):
+            return {"weights": weights}
+
+        def read(self, state, t, z=None):
+            return 0.5 * state["weights"]
+
+    own = Halving()
+    assert devices.get(own) is own
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    chip = hwa_keras.program(model, own, seed=1, compensation="none")
+    x = np.ones((1, 3), "float32")
+    np.testing.assert_allclose(
+        2 * ops.convert_to_numpy(chip(x)),
+        ops.convert_to_numpy(model(x)),
+        rtol=1e-6,
+    )
