@@ -129,7 +129,8 @@ class HWAModel(SavesSeeds, keras.Model):
         if training:
             kernels = self._perturbed(kernels)
         values = list(zip(self.kernels, kernels, strict=True))
-        return substitute(self, values, lambda: self.model(inputs))
+        # Keras's JAX trainer calls `call` itself, so that nothing passes `training` on.
+        return substitute(self, values, lambda: self.model(inputs, training=training))
 
     def compute_mask(self, inputs, previous_mask=None):
         return None  # The wrapped model has put its own masks on its outputs.

@@ -45,7 +45,9 @@ def substitute(module, values, function, keep=True):
         if new is not old:
             variable.assign(new)
     for loss in scope.losses:
-        module.add_loss(loss)
+        # A new tensor: under an outer scope Keras tells owners by identity, and this
+        # one belongs to a layer inside already.
+        module.add_loss(loss + 0.0)
     return outputs
 
 

@@ -230,7 +230,9 @@ class Chip(SavesSeeds, keras.Model):
             if id(v) not in mapped
         ]
         with final_kernels():
-            return substitute(model, values, lambda: model(inputs), keep=False)
+            return substitute(
+                model, values, lambda: model(inputs, training=False), keep=False
+            )
 
     def compute_mask(self, inputs, previous_mask=None):
         return None  # The model has put its own masks on its outputs.

@@ -143,6 +143,9 @@ def test_trains_is_noisy_in_training_alone_and_keeps_its_config(
     ],
 )
 def test_quantizes_in_float32_under_mixed_precision(hardware, kwargs, shape, policy):
+    jax = keras.backend.backend() == "jax"
+    if jax and hardware is hwa.HWAMultiHeadAttention and policy == "mixed_float16":
+        pytest.skip("JAX has no float16 attention on a CPU")
     seen = []
 
     def spy(w):
