@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 
 test: lint data
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 --doctest-modules hwa_keras tests
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 tests
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 -m "not slow" tests
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -179,8 +179,10 @@ def _threefry(key, counter0, counter1):
 def _hash(seed, index):
     """Two words per index: the last two of pcg3d(index, key₀, key₁), folded."""
     zero = ops.zeros((1,), dtype="uint32")
-    words = (index, *_threefry(seed, zero, zero))
-    words = [ops.add(ops.multiply(v, _word(1664525)), _word(1013904223)) for v in words]
+    words = [
+        ops.add(ops.multiply(v, _word(1664525)), _word(1013904223))
+        for v in (index, *_threefry(seed, zero, zero))
+    ]
     # The second fold is not in the paper: without it the lowest bits are not random.
     _, y, z = _fold(*_mix(*_fold(*_mix(*words))))
     return y, z

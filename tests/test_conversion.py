@@ -8,11 +8,18 @@ from hwa_keras.conversion import print_conversion
 from tests import zoo
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+SMALL_AND_LARGE = [*zoo.SMALL, *map(slow, zoo.LARGE)]
+
+
 def outputs(model, x):
     return ops.convert_to_numpy(model(x, training=False))
 
 
-@pytest.mark.parametrize("build", zoo.SMALL + zoo.LARGE, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("build", SMALL_AND_LARGE, ids=lambda f: f.__name__)
 def test_nothing_asked_for_changes_nothing(build):
     model = build()
     x = zoo.inputs_for(model)
@@ -37,9 +44,9 @@ def test_nothing_asked_for_changes_nothing(build):
         (zoo.recurrent, 8),
         (zoo.nested, 3),
         (zoo.attention, 5),
-        (zoo.bert, 14),
-        (zoo.mobilenet, 53),
-        (zoo.resnet50, 54),
+        slow(zoo.bert, 14),
+        slow(zoo.mobilenet, 53),
+        slow(zoo.resnet50, 54),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
@@ -58,7 +65,9 @@ def test_every_kernel_is_found_and_the_rest_is_listed(build, count):
         assert set(np.unique(ops.convert_to_numpy(values))) <= {-1.0, 1.0}
 
 
-@pytest.mark.parametrize("build", zoo.SMALL, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "build", [*zoo.SMALL, slow(zoo.bert)], ids=lambda f: f.__name__
+)
 def test_trains_with_quantizer_and_noise(build):
     model = build()
     x = zoo.inputs_for(model)

@@ -170,6 +170,7 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_saved_models_load_bit_equal_in_a_fresh_process(tmp_path):
     models = {
         "mlp": hardware_mlp(),

@@ -187,6 +187,7 @@ def test_evaluates_with_the_model_s_loss_and_metrics():
     np.testing.assert_allclose(model.evaluate(x, y, verbose=0), expected)
 
 
+@pytest.mark.slow
 def test_saved_chips_load_bit_equal_in_a_fresh_process(tmp_path):
     chips = {
         "mlp": hwa_keras.program(zoo.mlp(), "pcm", seed=1, read_noise="frozen"),

@@ -239,6 +239,7 @@ def test_bidirectional_and_time_distributed_take_hardware_layers(tmp_path):
     np.testing.assert_array_equal(call(model, x), call(loaded, x))
 
 
+@pytest.mark.slow
 def test_every_layer_loads_bit_equal_in_a_fresh_process(tmp_path):
     models, inputs = {}, {}
     for parameters in CASES:

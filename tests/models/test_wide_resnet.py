@@ -16,6 +16,7 @@ def parameters(n, k, classes=10):
     return total + 2 * channels + channels * classes + classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "width", "millions"), [(16, 4, 2.7), (28, 10, 36.5), (40, 4, 8.9)]
 )
