@@ -74,7 +74,7 @@ def wide_resnet_row():
 MEMORY = """
 import sys
 from benchmarks import measure, step_time
-model = step_time.mlp(4096)
+model = step_time.mlp(8192)
 if sys.argv[1] == "hwa":
     model = step_time.hardware(model)
 step = step_time.stepper(model, (784,), "auto")
@@ -98,7 +98,7 @@ def memory_row():
         found[kind], kernels = map(int, done.stdout.split()[-2:])
     extra = (found["hwa"] - found["plain"]) / kernels
     print(
-        f"peak memory, MLP 784-4096-4096-10 ({kernels / 2**20:.0f} MiB of kernels): "
+        f"peak memory, MLP 784-8192-8192-10 ({kernels / 2**20:.0f} MiB of kernels): "
         f"{found['plain'] / 2**20:.0f} MiB plain, {found['hwa'] / 2**20:.0f} MiB "
         f"hardware-aware: + {extra:.2f} x the kernels (bound: + 2)",
         flush=True,
