@@ -53,10 +53,7 @@ def test_an_hwa_model_is_programmed_as_quantized_and_skipped_layers_stay_digital
     model = zoo.mlp()
     hwa = hwa_keras.to_hwa(model, "ste_sign", skip="last", verbose=0)
     chip = hwa_keras.program(hwa, PERFECT, seed=1)
-    assert [tile.path_in_model for tile in chip.tiles] == [
-        "dense/kernel",
-        "dense_1/kernel",
-    ] or len(chip.tiles) == 2
+    assert len(chip.tiles) == 2
     for kernel in kernels(chip):
         np.testing.assert_allclose(np.abs(kernel), 1.0, rtol=1e-6)
     assert "not converted" in dict(chip.digital).values()
