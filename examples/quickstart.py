@@ -14,7 +14,6 @@ Presets are in configs/quickstart.yaml; flags go before them.
 import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
 
 # isort: split
-import csv
 import dataclasses
 import json
 import math
@@ -127,7 +126,6 @@ def follow_for_a_year(model, data, settings):
         data.test,
         chips=settings.chips,
         seed=settings.seed,
-        verbose=int(console.is_terminal),  # A progress bar is no use in a log.
     )
     console.print(result.table())
     return result
@@ -147,14 +145,10 @@ def ship(model, data, settings, out):
 
 def write_results(results, settings, out):
     """All numbers as CSV and JSON, each chip's in the latter, and the plot."""
-    rows = [row for result in results for row in result.rows()]
-    with open(out / "results.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    digital, hwa = results
+    digital.to_csv(out / "results.csv", hwa)
     content = {"settings": settings, "results": [r.to_dict() for r in results]}
     (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    digital, hwa = results
     hwa.plot(out / "drift.png", axes=digital.plot())
 
 

@@ -101,12 +101,7 @@ class HWAModel(SavesSeeds, keras.Model):
 
     def noises(self):
         """All elementary noises of the model, those inside a `Compose` included."""
-        return [
-            leaf
-            for noise in self.kernel_noises
-            if isinstance(noise, noise_family.Noise)
-            for leaf in noise.leaves()
-        ]
+        return noise_family.leaves(self.kernel_noises)
 
     def quantized_kernels(self):
         """The quantized kernels W_q: what programming a chip aims at."""

@@ -326,3 +326,9 @@ class Compose(Noise):
     def from_config(cls, config):
         noises = [deserialize(noise) for noise in config.pop("noises")]
         return cls(noises, **config)
+
+
+def leaves(noises):
+    """The elementary noises in a list that may hold None and other callables."""
+    known = [noise for noise in noises if isinstance(noise, Noise)]
+    return [leaf for noise in known for leaf in noise.leaves()]

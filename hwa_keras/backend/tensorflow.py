@@ -8,12 +8,20 @@ def fuse(function):
     compiled = tf.function(function, jit_compile=True, autograph=False)
     # A plain closure: an attribute that is a tf.function would be exported with
     # every SavedModel of the layer that holds it.
-    return lambda *args: compiled(*args)
+    return lambda *args: compiled(*_read(args))
 
 
 def traced(function):
     """Run a pure tensor function as one graph, traced once for all sizes."""
-    return tf.function(function, autograph=False, reduce_retracing=True)
+    graph = tf.function(function, autograph=False, reduce_retracing=True)
+    return lambda *args: graph(*_read(args))
+
+
+def _read(args):
+    """Variables as their values: as arguments each would be traced anew."""
+    return tf.nest.map_structure(
+        lambda arg: None if arg is None else tf.convert_to_tensor(arg), args
+    )
 
 
 def replica_id():

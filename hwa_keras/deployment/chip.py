@@ -142,8 +142,9 @@ class Chip(SavesSeeds, keras.Model):
 
     @compensation.setter
     def compensation(self, value):
-        self._compensation = _choice("compensation", value, COMPENSATIONS)
-        self._refresh()
+        if value != self._compensation:
+            self._compensation = _choice("compensation", value, COMPENSATIONS)
+            self._refresh()
 
     @property
     def read_noise(self):
@@ -165,9 +166,7 @@ class Chip(SavesSeeds, keras.Model):
         draws = exact if self._read_noise == "off" else self._frozen
         t = self.clock.value
         for tile, (z, z_calibration) in zip(self.tiles, draws, strict=True):
-            gain = tile.compensation_gain(self._compensation, t, z_calibration)
-            tile.gain.assign(gain)
-            tile.kernel.assign(gain * tile.read(t, z))
+            tile.settle(self._compensation, t, z, z_calibration)
 
     def _draws(self):
         """Per tile, the random numbers of one call's inference and calibration."""

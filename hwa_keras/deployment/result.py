@@ -81,9 +81,9 @@ class DriftResult:
             for found in [self.estimate(compensation, label, metric)]
         ]
 
-    def to_csv(self, path):
-        """Write `rows()` as CSV, with full precision."""
-        rows = self.rows()
+    def to_csv(self, path, *others):
+        """Write `rows()` as CSV, with full precision; those of other results below."""
+        rows = [row for result in (self, *others) for row in result.rows()]
         text = io.StringIO()
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()

@@ -1,5 +1,6 @@
 """drift_sweep: many chips, at many times, under several compensations."""
 
+import sys
 import warnings
 
 import keras
@@ -66,7 +67,8 @@ def drift_sweep(
         seed: Integer, the seed of the first chip. Defaults to `0`.
         batch_size: Integer, for arrays. Defaults to `256`.
         rules: Rules by layer, as in `program`.
-        verbose: 0 or 1, whether to show a progress bar. Defaults to `1`.
+        verbose: 0 or 1, whether to show a progress bar (in a log: one line at the
+            end). Defaults to `1`.
 
     Returns:
         A `DriftResult`: every chip's metrics, with mean, standard deviation and
@@ -101,6 +103,8 @@ def drift_sweep(
             "metrics=[...]) first: the sweep evaluates with its loss and metrics."
         )
     data = _evaluable(data, batch_size)
+    if verbose and not sys.stdout.isatty() and "ipykernel" not in sys.modules:
+        verbose = 2  # In a log, one line at the end.
     bar = keras.utils.Progbar(
         chips * len(compensations) * len(times), verbose=verbose, unit_name="evaluation"
     )

@@ -1,6 +1,7 @@
 """A tile: the devices that hold one kernel of a chip."""
 
 import functools
+import math
 
 import keras
 from keras import ops
@@ -11,10 +12,52 @@ from hwa_keras.registry import PACKAGE
 COMPENSATIONS = ("none", "oracle", "measured")
 
 
+_LARGE = 2**15  # Elements from which compiling a kernel's functions with XLA pays.
+
+
 @functools.cache
-def _program(device, rank):
-    """One graph for all kernels of a rank: hundreds of small operations at once."""
-    return backend.traced(device.program)
+def _compiled(function, static, rank, large):
+    """A pure function of tensors as one graph, its first arguments fixed.
+
+    XLA makes one pass over memory of a hundred, but compiles for each shape, in
+    about half a second: it is for large kernels.
+    """
+    compile = backend.fuse if large else backend.traced
+    return compile(functools.partial(function, *static))
+
+
+def _program(device, weights, seed):
+    """The state of freshly written devices, and the mean |weight| right after."""
+    state = device.program(weights, random.fold_in(seed, 0))
+    return state, _mean_magnitude(device.read(state, ops.zeros(())))
+
+
+def _draw(device, shape, seed):
+    return device.draw_read_noise(shape, seed)
+
+
+def _frozen_draws(device, shape, seed):
+    return tuple(_draw(device, shape, random.fold_in(seed, i)) for i in (1, 2))
+
+
+def _gain(device, compensation, state, reference, t, z):
+    if compensation == "none":
+        return ops.ones(())
+    if compensation == "oracle":
+        return ops.cast(device.oracle_gain(state, t), "float32")
+    now = _mean_magnitude(device.read(state, t, z))
+    # A tile of zeros reads zero at every time.
+    return ops.where(now > 0, reference / ops.where(now > 0, now, 1.0), 1.0)
+
+
+def _settle(device, compensation, state, reference, t, z, z_calibration):
+    """The gain, and the compensated kernel, of a time."""
+    gain = _gain(device, compensation, state, reference, t, z_calibration)
+    return gain, gain * device.read(state, t, z)
+
+
+def _mean_magnitude(weights):
+    return ops.mean(ops.abs(weights))
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -37,7 +80,8 @@ class Tile(keras.layers.Layer):
         self.index = index
         self.kernel_shape = tuple(shape)
         if state_shapes is None:
-            state = device.program(ops.zeros(self.kernel_shape), random.seed_from(0))
+            blank = ops.zeros(self.kernel_shape)
+            state, _ = self._compiled(_program)(blank, random.seed_from(0))
             state_shapes = {name: tuple(value.shape) for name, value in state.items()}
         self.state_shapes = {name: tuple(s) for name, s in state_shapes.items()}
         self.state = {
@@ -55,27 +99,37 @@ class Tile(keras.layers.Layer):
             shape=shape, dtype=dtype, initializer="zeros", trainable=False, name=name
         )
 
+    def _compiled(self, function, *static):
+        large = math.prod(self.kernel_shape) >= _LARGE
+        return _compiled(
+            function, (self.device, *static), len(self.kernel_shape), large
+        )
+
     def program(self, weights, seed):
         """Write weights to the devices, with a seed of their own."""
-        # A copy is a tensor, where a TensorFlow variable would be traced anew.
-        weights = ops.copy(ops.cast(weights, "float32"))
-        program = _program(self.device, len(self.kernel_shape))
-        state = program(weights, random.fold_in(seed, 0))
+        program = self._compiled(_program)
+        state, reference = program(ops.cast(weights, "float32"), seed)
         for name, value in state.items():
             self.state[name].assign(value)
         self.seed.assign(seed)
-        self.reference.assign(ops.mean(ops.abs(self.read(ops.zeros(())))))
+        self.reference.assign(reference)
 
     def draw(self, seed):
         """The random numbers of one read, or None for a device that reads exactly."""
-        return self.device.draw_read_noise(self.kernel_shape, seed)
+        return self._compiled(_draw, self.kernel_shape)(seed)
 
     def frozen_draws(self):
         """The pair of draws, for inference and for calibration, that a chip keeps."""
-        return (
-            self.draw(random.fold_in(self.seed.value, 1)),
-            self.draw(random.fold_in(self.seed.value, 2)),
+        return self._compiled(_frozen_draws, self.kernel_shape)(self.seed.value)
+
+    def settle(self, compensation, t, z=None, z_calibration=None):
+        """Compute and keep the gain, and the compensated kernel, of a time."""
+        settle = self._compiled(_settle, compensation)
+        gain, kernel = settle(
+            self._values(), self.reference.value, t, z, z_calibration
         )
+        self.gain.assign(gain)
+        self.kernel.assign(kernel)
 
     def read(self, t, z=None):
         """The weights at a time, in seconds, before compensation."""
@@ -91,13 +145,8 @@ class Tile(keras.layers.Layer):
             t: Scalar, seconds since the end of programming.
             z: Random numbers of the calibration read, or None.
         """
-        if compensation == "none":
-            return ops.ones(())
-        if compensation == "oracle":
-            return ops.cast(self.device.oracle_gain(self._values(), t), "float32")
-        now = ops.mean(ops.abs(self.read(t, z)))
-        # A tile of zeros reads zero at every time.
-        return ops.where(now > 0, self.reference / ops.where(now > 0, now, 1.0), 1.0)
+        reference = self.reference.value
+        return _gain(self.device, compensation, self._values(), reference, t, z)
 
     def _values(self):
         return {name: variable.value for name, variable in self.state.items()}

@@ -69,6 +69,10 @@ class HardwareLayer(SavesSeeds):
         """The kernel variables of the layer."""
         return [kernel.variable for kernel in find_kernels(self)[0]]
 
+    def noises(self):
+        """All elementary noises of the layer, of kernels and of outputs."""
+        return noise_family.leaves([*self.kernel_noises, self.output_noise])
+
     def build(self, input_shape):
         super().build(input_shape)
         self._equip_kernels()

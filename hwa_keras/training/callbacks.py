@@ -13,17 +13,12 @@ __all__ = ["NoiseRamp", "noises_of"]
 
 def noises_of(model):
     """All elementary noises of a model: of `HWAModel`s and of hardware layers in it."""
-    found = {}
-    for layer in model._flatten_layers():
-        if isinstance(layer, HWAModel):
-            members = layer.kernel_noises
-        elif isinstance(layer, HardwareLayer):
-            members = [*layer.kernel_noises, layer.output_noise]
-        else:
-            continue
-        for noise in members:
-            if isinstance(noise, Noise):
-                found.update((id(leaf), leaf) for leaf in noise.leaves())
+    owners = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, (HWAModel, HardwareLayer))
+    ]
+    found = {id(noise): noise for owner in owners for noise in owner.noises()}
     return list(found.values())
 
 
