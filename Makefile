@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LARQ_VENV := .venv-larq
+LARQ_INSTALLED := $(LARQ_VENV)/.installed
 DATA := .data
 UNPACK := ../shared/tools/unpack_data.py
 
@@ -12,14 +14,32 @@ ifneq ($(wildcard $(DATA) $(UNPACK)),)
 export HWA_DATA_DIR ?= $(abspath $(DATA))
 endif
 
-.PHONY: demo test lint data clean
+# Larq pins NumPy 1, which has no wheels for Python 3.13, so it gets a venv of its own.
+ifeq ($(shell $(PYTHON) -c "import sys; print(sys.version_info < (3, 13))"),True)
+LARQ_REQUIRES := $(LARQ_INSTALLED)
+endif
+
+.PHONY: demo test larq lint data clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/quickstart.py
 
-test: lint data
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 --doctest-modules hwa_keras tests
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 -m "not slow" tests
+test: lint data larq
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 --ignore=tests/larq \
+		--doctest-modules hwa_keras tests
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --ignore=tests/larq \
+		-m "not slow" tests
+
+# Parity with Larq itself. The switch gives tf.keras back to Keras 2, for which Larq is
+# written; `import keras` stays Keras 3.
+larq: $(LARQ_REQUIRES)
+ifdef LARQ_REQUIRES
+	TF_USE_LEGACY_KERAS=1 KERAS_BACKEND=tensorflow \
+		$(LARQ_VENV)/bin/python -m pytest -q tests/larq
+else
+	@echo "Skipped: the Larq parity tests (tests/larq), which need NumPy 1" \
+		"and so Python 3.12 at most"
+endif
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -39,6 +59,12 @@ $(INSTALLED): setup.py
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $@
 
+$(LARQ_INSTALLED): setup.py
+	test -x $(LARQ_VENV)/bin/pip || $(PYTHON) -m venv $(LARQ_VENV)
+	$(LARQ_VENV)/bin/python -m pip install -q --upgrade pip
+	$(LARQ_VENV)/bin/python -m pip install -q -e ".[larq]" "pytest>=8.2"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DATA) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LARQ_VENV) $(DATA) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

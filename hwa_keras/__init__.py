@@ -7,10 +7,12 @@ it will do over a year. `export` ships the chip.
 
 from hwa_keras import (
     analysis,
+    constraints,
     datasets,
     deployment,
     devices,
     layers,
+    metrics,
     models,
     noise,
     quantizers,
@@ -18,15 +20,19 @@ from hwa_keras import (
     training,
 )
 from hwa_keras.conversion import to_hwa
+from hwa_keras.cost import summary
 from hwa_keras.deployment import (
     Chip,
     drift_sweep,
     export,
     export_tflite,
+    monte_carlo,
     program,
     verify_export,
 )
+from hwa_keras.from_larq import from_larq
 from hwa_keras.model import HWAModel, to_digital
+from hwa_keras.scope import quantized_scope
 from hwa_keras.version import __version__
 
 __all__ = [
@@ -34,18 +40,24 @@ __all__ = [
     "HWAModel",
     "__version__",
     "analysis",
+    "constraints",
     "datasets",
     "deployment",
     "devices",
     "drift_sweep",
     "export",
     "export_tflite",
+    "from_larq",
     "layers",
+    "metrics",
     "models",
+    "monte_carlo",
     "noise",
     "program",
+    "quantized_scope",
     "quantizers",
     "random",
+    "summary",
     "to_digital",
     "to_hwa",
     "training",

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 
 import keras
 
+from hwa_keras import random
+from hwa_keras.noise import Noise
+from hwa_keras.quantizers import Quantizer
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -105,3 +109,31 @@ def check_selector(selector, kernels):
             f"No layer with a kernel is called '{selector}'. Layers with kernels: "
             f"{shown}."
         )
+
+
+def equip(kernels, quantizers, noises, generator):
+    """Have quantizers and noises belong to one kernel each.
+
+    Args:
+        kernels: List of variables.
+        quantizers: List of quantizers, other callables or None, one per kernel.
+        noises: List of noises, other callables or None, one per kernel.
+        generator: The `SeedGenerator` of their owner, or None where nothing is drawn.
+    """
+    for kernel, quantizer in zip(kernels, quantizers, strict=True):
+        if isinstance(quantizer, Quantizer):
+            quantizer.attach(kernel)
+    for i, noise in enumerate(noises):
+        if isinstance(noise, Noise):
+            state = keras.ops.cast(generator.state, "uint32")
+            noise.attach(random.fold_in(state, i))
+
+
+def quantized_kernels(model):
+    """Pairs (kernel variable, quantized kernel) of hardware models and layers in it."""
+    return [
+        pair
+        for owner in model._flatten_layers()
+        if hasattr(owner, "quantized_kernels")
+        for pair in owner.quantized_kernels()
+    ]

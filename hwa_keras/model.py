@@ -8,8 +8,9 @@ import keras
 from hwa_keras import noise as noise_family
 from hwa_keras import quantizers, random
 from hwa_keras.checkpoint import SavesSeeds
+from hwa_keras.kernels import equip
 from hwa_keras.registry import PACKAGE
-from hwa_keras.substitution import substitute
+from hwa_keras.substitution import kernels_are_final, substitute
 
 __all__ = ["HWAModel", "Transformation", "to_digital"]
 
@@ -88,9 +89,12 @@ class HWAModel(SavesSeeds, keras.Model):
         # Tracked apart from the transformations, which Keras does not look into.
         self.kernel_quantizers = [t.quantizer for t in self.transformations]
         self.kernel_noises = [t.noise for t in self.transformations]
-        for kernel, quantizer in zip(self.kernels, self.kernel_quantizers, strict=True):
-            if isinstance(quantizer, quantizers.Quantizer):
-                quantizer.attach(kernel)
+        equip(
+            self.kernels,
+            self.kernel_quantizers,
+            self.kernel_noises,
+            self.seed_generator,
+        )
         self.built = True
 
     @property
@@ -104,28 +108,31 @@ class HWAModel(SavesSeeds, keras.Model):
         return noise_family.leaves(self.kernel_noises)
 
     def quantized_kernels(self):
-        """The quantized kernels W_q: what programming a chip aims at."""
+        """Pairs (kernel variable, quantized kernel): what programming aims at."""
         return [
-            kernel.value if t.quantizer is None else t.quantizer(kernel.value)
+            (kernel, quantizers.apply(t.quantizer, kernel.value))
             for kernel, t in zip(self.kernels, self.transformations, strict=True)
         ]
 
-    def _perturbed(self, kernels):
+    def _perturbed(self, pairs):
         if all(t.noise is None for t in self.transformations):
-            return kernels
+            return pairs
         seed = random.next_seed(self.seed_generator)
         return [
-            w if t.noise is None else t.noise(w, random.fold_in(seed, i))
-            for i, (w, t) in enumerate(zip(kernels, self.transformations, strict=True))
+            (kernel, w if t.noise is None else t.noise(w, random.fold_in(seed, i)))
+            for i, ((kernel, w), t) in enumerate(
+                zip(pairs, self.transformations, strict=True)
+            )
         ]
 
     def call(self, inputs, training=None):
-        kernels = self.quantized_kernels()
+        if kernels_are_final():
+            return self.model(inputs, training=training)
+        pairs = self.quantized_kernels()
         if training:
-            kernels = self._perturbed(kernels)
-        values = list(zip(self.kernels, kernels, strict=True))
+            pairs = self._perturbed(pairs)
         # Keras's JAX trainer calls `call` itself, so that nothing passes `training` on.
-        return substitute(self, values, lambda: self.model(inputs, training=training))
+        return substitute(self, pairs, lambda: self.model(inputs, training=training))
 
     def compute_mask(self, inputs, previous_mask=None):
         return None  # The wrapped model has put its own masks on its outputs.

@@ -29,6 +29,10 @@ class Estimate:
     def half_width(self):
         return (self.high - self.low) / 2
 
+    def is_above(self, other):
+        """Whether this interval lies wholly above another."""
+        return self.low > other.high
+
 
 def estimate(samples, level=0.95):
     """Mean and Student-t confidence interval of independent measurements.
@@ -55,3 +59,31 @@ def estimate(samples, level=0.95):
     std = float(samples.std(ddof=1))
     half = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) * std / math.sqrt(count)
     return Estimate(mean, std, mean - half, mean + half, count)
+
+
+def proportion(share, count, level=0.95):
+    """The share of trials that succeeded, with its Wilson score interval.
+
+    Args:
+        share: Float from 0 to 1, such as an accuracy.
+        count: Integer ≥ 1, the number of trials, such as of test examples.
+        level: Confidence level. Defaults to `0.95`.
+
+    Returns:
+        An `Estimate`, whose standard deviation is that of one trial.
+
+    Example:
+        >>> from hwa_keras.statistics import proportion
+        >>> found = proportion(0.98, 10_000)
+        >>> round(found.low, 4), round(found.high, 4)
+        (0.9771, 0.9826)
+    """
+    if not (0 <= share <= 1 and count >= 1):
+        raise ValueError(
+            "A proportion needs a share from 0 to 1 of at least one trial. Received: "
+            f"share={share}, count={count}."
+        )
+    test = scipy.stats.binomtest(round(share * count), int(count))
+    ends = test.proportion_ci(level, method="wilson")
+    std = math.sqrt(share * (1 - share))
+    return Estimate(float(share), std, float(ends.low), float(ends.high), int(count))

@@ -60,7 +60,7 @@ def test_every_kernel_is_found_and_the_rest_is_listed(build, count):
         if own and not list(layer._flatten_layers(include_self=False)):
             has_kernel = any(name.endswith("kernel") for name in own)
             assert has_kernel or any(p.endswith(layer.name) for p in listed)
-    for kernel, values in zip(hwa.kernels, hwa.quantized_kernels(), strict=True):
+    for kernel, values in hwa.quantized_kernels():
         assert kernel.shape == tuple(values.shape)
         assert set(np.unique(ops.convert_to_numpy(values))) <= {-1.0, 1.0}
 

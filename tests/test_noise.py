@@ -13,7 +13,10 @@ from hwa_keras.noise import (
     DropConnect,
     MultiplicativeGaussian,
     Noise,
+    OutputNoise,
+    ProcessVariation,
     ProgrammingNoise,
+    StuckAt,
 )
 from tests.gradients import gradient
 from tests.modes import in_mode
@@ -27,6 +30,9 @@ EXAMPLES = {
     "pcm": ProgrammingNoise(devices.PCM(per="column")),
     "simple_pcm": ProgrammingNoise("simple_pcm"),
     "drop_connect": DropConnect(0.3),
+    "process_variation": ProcessVariation(0.2),
+    "stuck_at": StuckAt(0.3, value=-0.5),
+    "output_noise": OutputNoise(0.2, relative_to="max"),
     "compose": Compose([MultiplicativeGaussian(0.2), DropConnect(0.3)]),
 }
 
@@ -390,7 +396,11 @@ def test_compose_of_nothing_is_the_identity(weights):
         (lambda: AdditiveGaussian(0.1, scale=-1), ValueError, "`scale` of .*scale=-1"),
         (lambda: MultiplicativeGaussian(-1), ValueError, "`std` of Multi.*std=-1"),
         (lambda: DropConnect(-0.1), ValueError, "`rate` of DropConnect.*rate=-0.1"),
-        (lambda: DropConnect(1.1), ValueError, "`rate` is a probability.*rate=1.1"),
+        (
+            lambda: DropConnect(1.1),
+            ValueError,
+            "`rate` of DropConnect is a probability.*rate=1.1",
+        ),
         (lambda: DropConnect("a"), ValueError, "`rate` .*rate='a'"),
         (lambda: DropConnect(0.1, scale=-2), ValueError, "`scale` of .*scale=-2"),
         (

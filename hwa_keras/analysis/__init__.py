@@ -1,5 +1,5 @@
 """Analysis: what a run found, for people to read."""
 
-from hwa_keras.analysis.report import report
+from hwa_keras.analysis.report import Section, report
 
-__all__ = ["report"]
+__all__ = ["Section", "report"]

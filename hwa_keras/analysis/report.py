@@ -8,8 +8,11 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +21,7 @@ from hwa_keras.deployment import DriftResult
 from hwa_keras.model import HWAModel
 from hwa_keras.version import __version__
 
-__all__ = ["report"]
+__all__ = ["Section", "report"]
 
 _TEMPLATE = "report.html.jinja"
 _COMPENSATIONS = {"none": "None", "oracle": "Oracle", "measured": "Measured"}
@@ -26,7 +29,36 @@ _COMPENSATIONS = {"none": "None", "oracle": "Oracle", "measured": "Measured"}
 _LAYER_KEYS = {"name", "trainable", "dtype", "scale"}
 
 
-def report(path, title, results, conversions=(), settings=None, figures=(), notes=()):
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a heading, a paragraph, a table and a figure.
+
+    Args:
+        title: String.
+        text: String, the paragraph, or empty.
+        columns: List of strings, the head of the table.
+        rows: List of rows; a row is a list of what its cells say, the first of which
+            names the row. Empty for no table.
+        figure: A Matplotlib figure, the path of a PNG file, or None.
+    """
+
+    title: str
+    text: str = ""
+    columns: Sequence = ()
+    rows: Sequence = ()
+    figure: Any = None
+
+
+def report(
+    path,
+    title,
+    results=(),
+    conversions=(),
+    settings=None,
+    figures=(),
+    notes=(),
+    sections=(),
+):
     """Write one HTML page of a run: numbers, plots, settings and versions.
 
     The page holds everything itself, the plots included: it asks no network for
@@ -45,10 +77,12 @@ def report(path, title, results, conversions=(), settings=None, figures=(), note
         figures: List of pairs `(figure, caption)`. A figure is a Matplotlib figure or
             the path of a PNG file.
         notes: List of strings, the paragraphs below the title.
+        sections: List of `Section`s, which come first.
 
     Raises:
         TypeError: If an argument holds something else than said above.
-        ValueError: If there are no results, or a file is no PNG.
+        ValueError: If there are neither results nor sections, a row is longer or
+            shorter than the head of its table, or a file is no PNG.
         ImportError: If Jinja or Matplotlib is not installed.
 
     Example:
@@ -63,9 +97,11 @@ def report(path, title, results, conversions=(), settings=None, figures=(), note
         True
     """
     results = _as_list("results", results, DriftResult, "drift_sweep")
-    if not results:
+    sections = list(sections)
+    if not results and not sections:
         raise ValueError(
-            "`results` is empty. Give at least one result of hwa_keras.drift_sweep."
+            "Both `results` and `sections` are empty. Give at least one result of "
+            "hwa_keras.drift_sweep, or a Section."
         )
     conversions = _as_list("conversions", conversions, HWAModel, "to_hwa")
     notes = [notes] if isinstance(notes, str) else notes
@@ -73,8 +109,9 @@ def report(path, title, results, conversions=(), settings=None, figures=(), note
         title=title,
         notes=list(notes),
         results=[_table(result) for result in results],
-        drift_plot=_drift_plot(results),
-        drift_alt=_drift_alt(results),
+        drift_plot=_drift_plot(results) if results else None,
+        drift_alt=_drift_alt(results) if results else None,
+        sections=[_section(section) for section in sections],
         conversions=[_conversion(model) for model in conversions],
         figures=[(_png(figure), caption) for figure, caption in figures],
         settings=_flat(settings or {}),
@@ -109,6 +146,23 @@ def _template():
         lstrip_blocks=True,
     )
     return environment.from_string(text)
+
+
+def _section(section):
+    for row in section.rows:
+        if len(row) != len(section.columns):
+            raise ValueError(
+                f"The table of the section '{section.title}' has "
+                f"{len(section.columns)} columns, and a row of {len(row)} cells: "
+                f"{list(row)}."
+            )
+    return {
+        "title": section.title,
+        "text": section.text,
+        "columns": section.columns,
+        "rows": section.rows,
+        "figure": None if section.figure is None else _png(section.figure),
+    }
 
 
 def _table(result):

@@ -4,7 +4,7 @@ from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.export import export, export_tflite, verify_export
 from hwa_keras.deployment.programming import program
 from hwa_keras.deployment.result import DriftResult
-from hwa_keras.deployment.sweep import TIMES, drift_sweep
+from hwa_keras.deployment.sweep import TIMES, drift_sweep, monte_carlo
 
 __all__ = [
     "TIMES",
@@ -13,6 +13,7 @@ __all__ = [
     "drift_sweep",
     "export",
     "export_tflite",
+    "monte_carlo",
     "program",
     "verify_export",
 ]

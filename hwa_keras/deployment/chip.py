@@ -207,10 +207,16 @@ class Chip(SavesSeeds, keras.Model):
             ]
         else:
             kernels = [tile.kernel.value for tile in self.tiles]
-        return self.run(kernels, inputs)
+        live = self._read_noise == "per_call"
+        seed = random.next_seed(self.read_generator) if live else None
+        return self.run(kernels, inputs, seed)
 
-    def run(self, kernels, inputs):
-        """Run the model with the given kernels and the chip's digital weights."""
+    def run(self, kernels, inputs, seed=None):
+        """Run the model with the given kernels and the chip's digital weights.
+
+        Noise that layers draw at inference comes from the seed; with None it is the
+        same at each call.
+        """
         model = self.structure
         weights = model.weights
         values = [
@@ -222,16 +228,23 @@ class Chip(SavesSeeds, keras.Model):
             for own, i in zip(self.digital_weights, self._digital_indices, strict=True)
         ]
         mapped = {id(variable) for variable, _ in values}
-        # Seeds of dropout and the like: unused here, and not the chip's to export.
+        # The states of seeds and metrics, which are not the chip's to keep or export.
         values += [
-            (v, ops.zeros(v.shape, v.dtype))
-            for v in model.variables
+            (v, self._state(v, seed, i))
+            for i, v in enumerate(model.variables)
             if id(v) not in mapped
         ]
         with final_kernels():
             return substitute(
                 model, values, lambda: model(inputs, training=False), keep=False
             )
+
+    @staticmethod
+    def _state(variable, seed, i):
+        is_seed = tuple(variable.shape) == (2,) and "int" in variable.dtype
+        if seed is None or not is_seed:
+            return ops.zeros(variable.shape, variable.dtype)
+        return ops.cast(random.fold_in(seed, i), variable.dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
         return None  # The model has put its own masks on its outputs.

@@ -1,4 +1,4 @@
-"""Export: a chip as a SavedModel or a .tflite file, with the time as an input."""
+"""Export: a chip or a model as a SavedModel or a .tflite file."""
 
 import shutil
 import tempfile
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import rich.console
+import rich.table
 from keras import ops
 
 from hwa_keras.deployment.chip import Chip
@@ -13,26 +15,48 @@ from hwa_keras.deployment.chip import Chip
 __all__ = ["export", "export_tflite", "verify_export"]
 
 
-def export(chip, path, read_noise="off", overwrite=False, example=None):
-    """Write a chip as a SavedModel whose signature takes the time.
+def export(model, path, read_noise="off", overwrite=False, example=None, verbose=1):
+    """Write a chip or a model as a SavedModel.
 
-    The signature `serve(x, t)` takes the inputs and the seconds since the end of
-    programming, and returns the outputs; drift and the chip's compensation are in the
-    graph. Loading it needs TensorFlow alone. A model with several inputs has each of
-    them as an argument, by its name, in place of `x`.
+    Of a chip, the signature `serve(x, t)` takes the inputs and the seconds since the
+    end of programming, and returns the outputs; drift and the chip's compensation are
+    in the graph.
+
+    Of any other Keras model, the signature `serve(x)` returns what
+    `model(x, training=False)` does, with kernels of few distinct values packed: those
+    of an `HWAModel` or of hardware layers with a kernel quantizer, and those of any
+    layer that happens to have few. A byte
+    holds k weights of n distinct values, where nᵏ ≤ 256: eight binary, five ternary,
+    two 4-bit weights, one weight of up to 256 values; a scale per channel is taken out
+    first where that helps. The graph unpacks them, to the same values, each time it
+    runs. All other kernels, and those of a plain Keras model, are stored as floats.
+    What was packed and what was not, and why, is printed and returned.
+
+    Loading needs TensorFlow alone. A model with several inputs has each of them as an
+    argument, by its name, in place of `x`.
 
     Args:
-        chip: A `Chip`.
+        model: A `Chip`, or any built Keras model.
         path: Folder to write. It must be missing or empty unless `overwrite` is True.
-        read_noise: `"off"`, or `"frozen"`: the one draw of read noise that the chip
-            keeps, as constants. Defaults to `"off"`.
+        read_noise: Of a chip: `"off"`, or `"frozen"`: the one draw of read noise that
+            the chip keeps, as constants. Defaults to `"off"`.
         overwrite: Bool. Replace what is at `path`; it stays whole if the export
             fails. Defaults to `False`.
         example: A batch of inputs, for a subclassed model, which does not know the
             shapes of its inputs.
+        verbose: 0 or 1. With 1, print how the kernels of a model are stored. A chip
+            prints nothing. Defaults to `1`.
+
+    Returns:
+        None for a chip. For any other model a list with an entry for each kernel,
+        which has its `path`, `shape`, `nbytes`, `float_nbytes`, the number of distinct
+        `values`, the `digits` in a byte, whether it is `scaled`, and the `reason` why
+        it is not packed.
 
     Raises:
-        ValueError: If `path` holds something, or an argument is unknown.
+        ValueError: If `path` holds something, the model is not built, or an argument
+            is unknown.
+        TypeError: If `model` is no Keras model.
         RuntimeError: If the backend is not TensorFlow.
 
     Example:
@@ -43,68 +67,122 @@ def export(chip, path, read_noise="off", overwrite=False, example=None):
         >>> x = np.ones((2, 8), "float32")
         >>> hwa_keras.verify_export(f"{folder}/chip", chip, x, times=[1.0, 1e6]) < 1e-6
         True
+        >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+        >>> binary = hwa_keras.to_hwa(model, kernel_quantizer="ste_sign", verbose=0)
+        >>> [kernel] = hwa_keras.export(binary, f"{folder}/binary", verbose=0)
+        >>> kernel.float_nbytes, kernel.nbytes, kernel.values, kernel.digits
+        (8192, 768, 2, 4)
+        >>> x = np.ones((2, 64), "float32")
+        >>> hwa_keras.verify_export(f"{folder}/binary", binary, x) < 1e-6
+        True
     """
-    writer = _tensorflow_writer(chip, read_noise, example)
+    writer, stored = _tensorflow_writer(model, read_noise, example)
     _write_whole(Path(path), overwrite, writer.saved_model)
+    return _reported(model, stored, verbose)
 
 
-def export_tflite(chip, path, read_noise="off", overwrite=False, example=None):
-    """Write a chip as one `.tflite` file whose signature takes the time.
+def export_tflite(
+    model, path, read_noise="off", overwrite=False, example=None, verbose=1
+):
+    """Write a chip or a model as one `.tflite` file.
 
-    The signature `serve(x, t)` is that of `export`, and all operators are TensorFlow
-    Lite's own.
+    The signature, `serve(x, t)` of a chip and `serve(x)` of any other model, and the
+    packing of kernels are those of `export`, and all operators are TensorFlow Lite's
+    own. Kernels are unpacked anew at each call, which takes time: packing saves
+    storage and transfer, not latency. A few models do not convert: recurrent layers
+    need `unroll=True`, and all layers a policy that computes in float32.
 
     Args:
-        chip: A `Chip`.
+        model: A `Chip`, or any built Keras model.
         path: File to write. It must not exist unless `overwrite` is True.
-        read_noise: `"off"` or `"frozen"`, as in `export`. Defaults to `"off"`.
+        read_noise: Of a chip: `"off"` or `"frozen"`, as in `export`. Defaults to
+            `"off"`.
         overwrite: Bool. Replace the file; it stays whole if the export fails.
             Defaults to `False`.
         example: A batch of inputs, for a subclassed model.
+        verbose: 0 or 1. With 1, print how the kernels of a model are stored. Defaults
+            to `1`.
+
+    Returns:
+        None for a chip, and a list of how the kernels are stored for any other model,
+        as `export`.
 
     Raises:
-        ValueError: If the file exists, or an argument is unknown.
+        ValueError: If the file exists, the model is not built, or an argument is
+            unknown.
+        TypeError: If `model` is no Keras model.
         RuntimeError: If the backend is not TensorFlow.
     """
-    writer = _tensorflow_writer(chip, read_noise, example)
+    writer, stored = _tensorflow_writer(model, read_noise, example)
     _write_whole(Path(path), overwrite, writer.tflite)
+    return _reported(model, stored, verbose)
 
 
-def verify_export(path, chip, x, times, read_noise="off"):
-    """Run an exported chip beside the chip and return their largest difference.
+def verify_export(path, model, x, times=None, read_noise="off"):
+    """Run an exported chip or model beside the original: their largest difference.
 
     Args:
         path: What `export` or `export_tflite` wrote.
-        chip: The `Chip` it was made from.
+        model: The `Chip` or Keras model it was made from.
         x: A batch of inputs.
-        times: List of times, seconds since the end of programming.
-        read_noise: What the artefact was exported with. Defaults to `"off"`.
+        times: Of a chip: list of times, seconds since the end of programming. A model
+            has none.
+        read_noise: What a chip was exported with. Defaults to `"off"`.
 
     Returns:
         The largest absolute difference of any output at any time, divided by the
-        largest magnitude of the chip's outputs at that time.
+        largest magnitude of the original's outputs at that time.
 
     Raises:
         FileNotFoundError: If there is no artefact at the path.
-        ValueError: If it is no exported chip.
+        ValueError: If it was not exported from such a chip or model, or if `times`
+            are missing for a chip or given for a model.
     """
+    _check_model(model, read_noise)
     from hwa_keras.deployment import export_tensorflow
 
     path = Path(path)
+    chip = isinstance(model, Chip)
+    if chip is (times is None):
+        raise ValueError(
+            "`times` goes with a chip, which ages, as in times=[1.0, 3600.0], and with "
+            f"nothing else. Received: times={times!r} and a {type(model).__name__}."
+        )
     if not path.exists():
-        raise FileNotFoundError(f"There is no exported chip at '{path}'.")
-    serve = export_tensorflow.load(path)
-    draws = _draws(chip, read_noise)
-    largest = 0.0
+        raise FileNotFoundError(
+            f"There is no exported {'chip' if chip else 'model'} at '{path}'."
+        )
+    names = export_tensorflow.input_names(model, x)
+    serve = export_tensorflow.load(path, [*names, "t"] if chip else names)
+    inputs = _by_name(names, x)
+    if not chip:
+        return _difference(serve(inputs), model(x, training=False))
+    draws = _draws(model, read_noise)
+    differences = [0.0]
     for t in times:
         seconds = ops.convert_to_tensor(t, dtype="float32")
-        expected = chip.run(chip.kernels_at(seconds, draws), x)
-        expected = [ops.convert_to_numpy(y) for y in keras.tree.flatten(expected)]
-        found = serve(x, float(t))
-        for a, b in zip(found, expected, strict=True):
-            scale = max(float(np.max(np.abs(b))), np.finfo("float32").tiny)
-            largest = max(largest, float(np.max(np.abs(a - b))) / scale)
-    return largest
+        expected = model.run(model.kernels_at(seconds, draws), x)
+        found = serve({**inputs, "t": np.float32(t)})
+        differences.append(_difference(found, expected))
+    return max(differences)
+
+
+def _by_name(names, x):
+    if isinstance(x, dict):
+        return x
+    return dict(zip(names, keras.tree.flatten(x), strict=True))
+
+
+def _difference(found, outputs):
+    """The largest difference of found outputs by name, relative to the largest."""
+    from hwa_keras.deployment import export_tensorflow
+
+    differences = []
+    for name, y in export_tensorflow.named_outputs(outputs).items():
+        y = ops.convert_to_numpy(y)
+        scale = max(float(np.max(np.abs(y))), np.finfo("float32").tiny)
+        differences.append(float(np.max(np.abs(found[name] - y))) / scale)
+    return max(differences)
 
 
 def _draws(chip, read_noise):
@@ -119,22 +197,67 @@ def _draws(chip, read_noise):
     )
 
 
-def _tensorflow_writer(chip, read_noise, example):
-    if not isinstance(chip, Chip):
+def _check_model(model, read_noise):
+    if not isinstance(model, keras.Model):
         raise TypeError(
-            "Only a chip, as `hwa_keras.program` makes it, is exported. Received: "
-            f"{chip!r} of type {type(chip).__name__}."
+            "Only a Keras model, or a chip as `hwa_keras.program` makes it, is "
+            f"exported. Received: {model!r} of type {type(model).__name__}."
+        )
+    if not isinstance(model, Chip) and read_noise != "off":
+        raise ValueError(
+            "`read_noise` goes with a chip, as `hwa_keras.program` makes it. Received: "
+            f"read_noise={read_noise!r} and a {type(model).__name__}."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model '{model.name}' is not built. Call it once on a batch of inputs "
+            "first."
         )
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Export needs the TensorFlow backend, and the backend in use is "
-            f"'{keras.backend.backend()}'. Save the chip with chip.save('chip.keras'), "
+            f"'{keras.backend.backend()}'. Save it with model.save('model.keras'), "
             "start Python with KERAS_BACKEND=tensorflow, load it with "
             "keras.models.load_model and export it there."
         )
+
+
+def _tensorflow_writer(model, read_noise, example):
+    """A pair: the writer, and how a model's kernels are stored, or None for a chip."""
+    _check_model(model, read_noise)
     from hwa_keras.deployment import export_tensorflow
 
-    return export_tensorflow.Writer(chip, _draws(chip, read_noise), example)
+    if isinstance(model, Chip):
+        draws = _draws(model, read_noise)
+        return export_tensorflow.chip_writer(model, draws, example), None
+    return export_tensorflow.model_writer(model, example)
+
+
+def _reported(model, stored, verbose):
+    if stored and verbose:
+        rich.console.Console().print(_table(model, stored))
+    return stored
+
+
+def _table(model, stored):
+    floats = sum(kernel.float_nbytes for kernel in stored)
+    total = sum(kernel.nbytes for kernel in stored)
+    table = rich.table.Table(
+        title=f"{model.name}: kernels of {floats:,} bytes in {total:,}"
+    )
+    for column in ("kernel", "shape", "bytes", "stored as"):
+        table.add_column(column)
+    for kernel in stored:
+        how = f"{kernel.digits} per byte, of {kernel.values} values"
+        how += " × scale" if kernel.scaled else ""
+        shape = " × ".join(map(str, kernel.shape))
+        table.add_row(
+            kernel.path,
+            shape,
+            f"{kernel.nbytes:,}",
+            f"[dim]floats: {kernel.reason}[/dim]" if kernel.reason else how,
+        )
+    return table
 
 
 def _write_whole(path, overwrite, write):

@@ -4,10 +4,15 @@ import warnings
 
 import numpy as np
 
-from hwa_keras import devices
 from hwa_keras.deployment.chip import Chip
+from hwa_keras.deployment.perturbed import as_device
 from hwa_keras.deployment.tile import Tile
-from hwa_keras.kernels import check_selector, find_kernels, matches
+from hwa_keras.kernels import (
+    check_selector,
+    find_kernels,
+    matches,
+    quantized_kernels,
+)
 from hwa_keras.model import HWAModel
 
 __all__ = ["program", "target_kernels"]
@@ -30,7 +35,9 @@ def program(
 
     Args:
         model: A built Keras model.
-        device: A device or its name: `"pcm"`, `"simple_pcm"`. Defaults to `"pcm"`.
+        device: A device or its name: `"pcm"`, `"simple_pcm"`; or a noise, such as
+            `noise.ProcessVariation(0.1)`: each chip then holds the weights as the
+            noise leaves them, and does not age. Defaults to `"pcm"`.
         seed: Integer. The same seed gives the same chip; None draws one.
         compensation: How the output of each tile is scaled against drift.
             `"none"`; `"oracle"`, by ((t+t₀)/t₀)^ν with the mean drift exponent, which
@@ -67,7 +74,7 @@ def program(
 
 def blank_chip(model, device, compensation, read_noise, rules=()):
     """A chip not yet written, and the kernels to write on it."""
-    device = devices.get(device)
+    device = as_device(device)
     if device is None and not rules:
         raise ValueError("`device` must be a device or its name. Received: None.")
     if not getattr(model, "built", False):
@@ -88,7 +95,7 @@ def blank_chip(model, device, compensation, read_noise, rules=()):
             continue
         tiles.append(
             Tile(
-                devices.get(chosen),
+                as_device(chosen),
                 kernel.path,
                 position[id(kernel.variable)],
                 kernel.variable.shape,
@@ -114,17 +121,7 @@ def target_kernels(model):
     """
     hwa = isinstance(model, HWAModel)
     kernels, without = find_kernels(model.model if hwa else model)
-    quantized = {}
-    if hwa:
-        quantized.update(
-            (id(kernel), value)
-            for kernel, value in zip(
-                model.kernels, model.quantized_kernels(), strict=True
-            )
-        )
-    for layer in {id(k.hardware_layer()): k.hardware_layer() for k in kernels}.values():
-        if layer is not None:
-            quantized.update((id(k), w) for k, w in layer.quantized_kernels())
+    quantized = {id(kernel): value for kernel, value in quantized_kernels(model)}
     if not quantized:
         quantized = {id(k.variable): k.variable.value for k in kernels}
     targets, digital = [], []

@@ -1,4 +1,4 @@
-"""drift_sweep: many chips, at many times, under several compensations."""
+"""drift_sweep and monte_carlo: many chips, evaluated one after the other."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ from hwa_keras.deployment.tile import COMPENSATIONS
 from hwa_keras.devices.device import check_time
 from hwa_keras.statistics import estimate
 
-__all__ = ["TIMES", "drift_sweep"]
+__all__ = ["TIMES", "drift_sweep", "monte_carlo"]
 
 TIMES = {
     "1 s": 1.0,
@@ -90,24 +90,14 @@ def drift_sweep(
     """
     times = _labelled(TIMES if times is None else times)
     compensations = _as_list(compensation)
-    if not isinstance(chips, int) or chips < 1:
-        raise ValueError(f"`chips` must be an integer ≥ 1. Received: chips={chips}.")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(
             f"`tolerance` must be positive or None. Received: tolerance={tolerance}."
         )
     chip, kernels = blank_chip(model, device, compensations[0], read_noise, rules)
-    if not chip.compiled:
-        raise ValueError(
-            f"The model '{model.name}' is not compiled. Call model.compile(loss=..., "
-            "metrics=[...]) first: the sweep evaluates with its loss and metrics."
-        )
+    _check_chips(chip, model, chips)
     data = _evaluable(data, batch_size)
-    if verbose and not sys.stdout.isatty() and "ipykernel" not in sys.modules:
-        verbose = 2  # In a log, one line at the end.
-    bar = keras.utils.Progbar(
-        chips * len(compensations) * len(times), verbose=verbose, unit_name="evaluation"
-    )
+    bar = _bar(chips * len(compensations) * len(times), verbose)
     records = []
     result = None
     for i in range(chips):
@@ -119,10 +109,76 @@ def drift_sweep(
         result = DriftResult(
             records, times, compensations, metric, seed, _label(chip), model.name
         )
-        if tolerance is not None and _precise(result, tolerance):
+        if tolerance is not None and i + 1 < chips and _precise(result, tolerance):
+            bar.update(bar.target, finalize=True)
             break
-    bar.update(bar.target, finalize=True)
     return result
+
+
+def monte_carlo(
+    model,
+    device,
+    data,
+    chips=25,
+    seed=0,
+    batch_size=256,
+    rules=(),
+    verbose=1,
+):
+    """Program many chips and evaluate each once, as programmed and without drift.
+
+    What comes out tells how far chips of one design lie apart: under the noise of
+    programming, under process variation, with stuck devices.
+
+    Args:
+        model: A built and compiled Keras model, as `program` takes it.
+        device: A device, its name or a noise, as in `program`.
+        data: What to evaluate on, as in `drift_sweep`.
+        chips: Integer ≥ 1, the number of chips. Defaults to `25`.
+        seed: Integer, the seed of the first chip: chip i is the one that
+            `program(model, device, seed=seed + i)` gives. Defaults to `0`.
+        batch_size: Integer, for arrays. Defaults to `256`.
+        rules: Rules by layer, as in `program`.
+        verbose: 0 or 1, as in `drift_sweep`. Defaults to `1`.
+
+    Returns:
+        A dictionary from the names of metrics to arrays of shape `(chips,)`.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        >>> model.compile("adam", "mse", metrics=["mae"])
+        >>> data = np.ones((4, 8)), np.ones((4, 3))
+        >>> noise = hwa_keras.noise.ProcessVariation(0.1)
+        >>> found = hwa_keras.monte_carlo(model, noise, data, chips=3, verbose=0)
+        >>> found["mae"].shape
+        (3,)
+    """
+    chip, kernels = blank_chip(model, device, "none", "off", rules)
+    _check_chips(chip, model, chips)
+    data = _evaluable(data, batch_size)
+    bar = _bar(chips, verbose)
+    found = []
+    for i in range(chips):
+        chip.write(kernels, seed + i)
+        found.append(chip.evaluate(**data, return_dict=True, verbose=0))
+        bar.add(1)
+    return {name: np.array([record[name] for record in found]) for name in found[0]}
+
+
+def _check_chips(chip, model, chips):
+    if not isinstance(chips, int) or chips < 1:
+        raise ValueError(f"`chips` must be an integer ≥ 1. Received: chips={chips}.")
+    if not chip.compiled:
+        raise ValueError(
+            f"The model '{model.name}' is not compiled. Call model.compile(loss=..., "
+            "metrics=[...]) first: the sweep evaluates with its loss and metrics."
+        )
+
+
+def _bar(target, verbose):
+    if verbose and not sys.stdout.isatty() and "ipykernel" not in sys.modules:
+        verbose = 2  # In a log, one line at the end.
+    return keras.utils.Progbar(target, verbose=verbose, unit_name="evaluation")
 
 
 def _evaluate_chip(chip, data, times, compensations, bar):

@@ -125,9 +125,7 @@ class Tile(keras.layers.Layer):
     def settle(self, compensation, t, z=None, z_calibration=None):
         """Compute and keep the gain, and the compensated kernel, of a time."""
         settle = self._compiled(_settle, compensation)
-        gain, kernel = settle(
-            self._values(), self.reference.value, t, z, z_calibration
-        )
+        gain, kernel = settle(self._values(), self.reference.value, t, z, z_calibration)
         self.gain.assign(gain)
         self.kernel.assign(kernel)
 

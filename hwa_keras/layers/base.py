@@ -2,10 +2,10 @@
 
 import keras
 
+from hwa_keras import constraints, quantizers, random
 from hwa_keras import noise as noise_family
-from hwa_keras import quantizers, random
 from hwa_keras.checkpoint import SavesSeeds
-from hwa_keras.kernels import find_kernels
+from hwa_keras.kernels import equip, find_kernels
 from hwa_keras.registry import Family, copy_of
 from hwa_keras.substitution import in_full_precision, kernels_are_final, substitute
 
@@ -44,7 +44,7 @@ class HardwareLayer(SavesSeeds):
         noise_seed=None,
         **kwargs,
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **constraints.resolve(kwargs))
         # One per kernel; how many kernels there are shows when the layer is built.
         self.kernel_quantizers = [copy_of(quantizers.get(kernel_quantizer))]
         self.kernel_noises = [copy_of(noise_family.get(kernel_noise))]
@@ -90,14 +90,17 @@ class HardwareLayer(SavesSeeds):
         for _ in kernels[1:]:
             self.kernel_quantizers.append(copy_of(self.kernel_quantizer))
             self.kernel_noises.append(copy_of(self.kernel_noise))
-        for kernel, quantizer in zip(kernels, self.kernel_quantizers, strict=True):
-            if isinstance(quantizer, quantizers.Quantizer):
-                quantizer.attach(kernel)
+        equip(
+            kernels,
+            self.kernel_quantizers,
+            self.kernel_noises,
+            self.noise_seed_generator,
+        )
 
     def quantized_kernels(self):
         """Pairs (kernel variable, quantized kernel): what programming aims at."""
         return [
-            (kernel, kernel.value if quantizer is None else quantizer(kernel.value))
+            (kernel, quantizers.apply(quantizer, kernel.value))
             for kernel, quantizer in zip(
                 self.kernels, self.kernel_quantizers, strict=True
             )
@@ -125,16 +128,15 @@ class HardwareLayer(SavesSeeds):
 
     def convert_inputs(self, inputs):
         """Digital to analog: what the DAC makes of the inputs."""
-        return inputs if self.input_quantizer is None else self.input_quantizer(inputs)
+        return quantizers.apply(self.input_quantizer, inputs)
 
     def convert_outputs(self, outputs, training):
         """Analog to digital: output noise, then what the ADC makes of the outputs."""
-        if training and self.output_noise is not None:
+        always = getattr(self.output_noise, "always", False)
+        if self.output_noise is not None and (training or always):
             seed = random.next_seed(self.noise_seed_generator)
             outputs = self.output_noise(outputs, seed)
-        if self.output_quantizer is not None:
-            outputs = self.output_quantizer(outputs)
-        return outputs
+        return quantizers.apply(self.output_quantizer, outputs)
 
     def call(self, inputs, training=None):
         inputs = self.convert_inputs(inputs)

@@ -6,20 +6,17 @@ import keras
 
 from hwa_keras.layers import HardwareLayer
 from hwa_keras.model import HWAModel
-from hwa_keras.noise import Noise
+from hwa_keras.noise import Noise, leaves
 
 __all__ = ["NoiseRamp", "noises_of"]
 
 
 def noises_of(model):
-    """All elementary noises of a model: of `HWAModel`s and of hardware layers in it."""
-    owners = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, (HWAModel, HardwareLayer))
-    ]
-    found = {id(noise): noise for owner in owners for noise in owner.noises()}
-    return list(found.values())
+    """All elementary noises of a model: of `HWAModel`s, hardware layers and layers."""
+    layers = list(model._flatten_layers())
+    owners = [a for a in layers if isinstance(a, (HWAModel, HardwareLayer))]
+    found = leaves(layers) + [noise for owner in owners for noise in owner.noises()]
+    return list({id(noise): noise for noise in found}.values())
 
 
 class NoiseRamp(keras.callbacks.Callback):

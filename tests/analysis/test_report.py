@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hwa_keras
-from hwa_keras.analysis import report
+from hwa_keras.analysis import Section, report
 from hwa_keras.deployment import DriftResult
 
 TIMES = {"1 s": 1.0, "1 year": 31_536_000.0}
@@ -192,10 +192,31 @@ def test_a_page_is_replaced_whole_or_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_sections_stand_as_they_are_given(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    sections = [
+        Section("Few & fewer bits", "A <text>.", ["net", "bits"], [["a", 1], ["b", 2]]),
+        Section("Noise", figure=figure),
+    ]
+    path = tmp_path / "report.html"
+    report(path, "A study", sections=sections)
+    page = path.read_text(encoding="utf-8")
+    assert "Few &amp; fewer bits" in page and "A &lt;text&gt;." in page
+    assert re.search(r'<th scope="row">b</th><td class="number">2</td>', page)
+    assert page.count("data:image/png;base64,") == 1
+    assert "Over time" not in page and "Drift compensation" not in page
+    assert page.index("Few &amp;") < page.index(">Noise<")
+
+
 def test_bad_input_is_told(tmp_path):
     path = tmp_path / "report.html"
-    with pytest.raises(ValueError, match="`results` is empty"):
+    with pytest.raises(ValueError, match="Both `results` and `sections` are empty"):
         report(path, "A year", [])
+    with pytest.raises(ValueError, match="'Bits' has 2 columns, and a row of 3 cells"):
+        report(path, "A year", sections=[Section("Bits", "", ["a", "b"], [[1, 2, 3]])])
     with pytest.raises(TypeError, match="`results` must be a DriftResult.*'x'"):
         report(path, "A year", ["x"])
     with pytest.raises(TypeError, match="`conversions` must be a HWAModel"):

@@ -144,8 +144,8 @@ def test_an_existing_export_stays_whole(tmp_path, monkeypatch):
 def test_bad_input(tmp_path):
     chip = chip_of(zoo.mlp())
     x = zoo.inputs_for(chip.structure)
-    with pytest.raises(TypeError, match="Only a chip"):
-        hwa_keras.export(chip.structure, tmp_path / "chip")
+    with pytest.raises(TypeError, match="Only a Keras model, or a chip"):
+        hwa_keras.export("chip.keras", tmp_path / "chip")
     with pytest.raises(ValueError, match="'off' or 'frozen'"):
         hwa_keras.export(chip, tmp_path / "chip", read_noise="per_call")
     with pytest.raises(FileNotFoundError, match="no exported chip"):

@@ -137,3 +137,11 @@ def test_a_device_of_one_s_own_needs_no_registration():
         ops.convert_to_numpy(model(x)),
         rtol=1e-6,
     )
+
+
+def test_devices_without_fields_of_a_dataclass_are_not_all_equal():
+    class Plain(Device):
+        pass
+
+    assert Plain() != Plain()
+    assert devices.PCM() == devices.PCM() != devices.PCM(g_max=20.0)

@@ -1,0 +1,58 @@
+"""A noise as a device: chips that differ, and do not age."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from hwa_keras import devices
+from hwa_keras import noise as noise_family
+from hwa_keras.devices.device import Device
+from hwa_keras.registry import PACKAGE
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+@dataclass(frozen=True)
+class Perturbed(Device):
+    """Holds weights as a noise leaves them: W̃ drawn once per chip, exact reads.
+
+    Args:
+        noise: A `hwa_keras.noise.Noise`.
+    """
+
+    noise: noise_family.Noise
+
+    def program(self, weights, seed):
+        # What a noise holds for one chip is drawn from the seed of this chip.
+        strength = self.noise.strength(chip=seed)
+        return {"weights": self.noise.perturb(weights, seed, strength)}
+
+    def read(self, state, t, z=None):
+        return state["weights"] + 0.0 * t  # Not NaN: times are finite.
+
+    def perturb(self, weights, seed, scale=1.0):
+        return self.noise.perturb(weights, seed, self.noise.strength(scale, seed))
+
+    def oracle_gain(self, state, t):
+        return ops.ones(())
+
+    def __repr__(self):
+        config = self.noise.get_config()
+        plain = keras.layers.Layer().get_config()
+        own = {k: v for k, v in config.items() if k not in plain}
+        arguments = ", ".join(f"{key}={value!r}" for key, value in own.items())
+        return f"{type(self.noise).__name__}({arguments})"
+
+    def get_config(self):
+        return {"noise": noise_family.serialize(self.noise)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(noise_family.deserialize(config["noise"]))
+
+
+def as_device(identifier):
+    """A device from a device, its name, or a noise."""
+    if isinstance(identifier, noise_family.Noise):
+        return Perturbed(identifier)
+    return devices.get(identifier)

@@ -1,0 +1,72 @@
+"""Metrics of quantized networks."""
+
+import keras
+from keras import ops
+
+from hwa_keras.registry import PACKAGE
+
+__all__ = ["FlipRatio"]
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class FlipRatio(keras.metrics.Metric):
+    """The mean share of values that changed from one update to the next.
+
+    Of binary weights it tells how many change their sign in a step: a network whose
+    ratio stays high does not settle. Quantizers follow it with
+    `metrics=["flip_ratio"]`. Same arguments and values as Larq's.
+
+    Args:
+        values_dtype: The dtype in which values are kept and compared. Defaults to
+            `"int8"`.
+        name: String. Defaults to `"flip_ratio"`.
+        dtype: The dtype of the result.
+
+    Example:
+        >>> metric = hwa_keras.metrics.FlipRatio()
+        >>> for values in ([1, 1], [2, 2], [1, 2]):
+        ...     metric.update_state(values)
+        >>> float(metric.result())
+        0.75
+    """
+
+    def __init__(self, values_dtype="int8", name="flip_ratio", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.values_dtype = keras.backend.standardize_dtype(values_dtype)
+        self.previous_values = None
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def build(self, shape):
+        """Make room for values of a shape; the first update does it too."""
+        if None in shape:
+            raise ValueError(
+                "FlipRatio compares values one by one and needs their shape. "
+                f"Received: shape={tuple(shape)}. It serves kernels, not activations."
+            )
+        self.previous_values = self.add_variable(
+            tuple(shape), "zeros", dtype=self.values_dtype, name="previous_values"
+        )
+        return self.previous_values
+
+    def update_state(self, values, sample_weight=None):
+        values = ops.cast(values, self.values_dtype)
+        previous = self.previous_values
+        if previous is None:
+            previous = self.build(values.shape)
+        changed = ops.cast(ops.not_equal(previous.value, values), self.dtype)
+        # The first update has nothing to compare with.
+        self.total.assign_add(ops.mean(changed) * ops.sign(self.count))
+        self.count.assign_add(1)
+        previous.assign(values)
+
+    def result(self):
+        return ops.divide_no_nan(self.total.value, self.count - 1)
+
+    def reset_state(self):
+        """Start a new mean; the last values stay, to compare the next ones with."""
+        self.total.assign(0)
+        self.count.assign(0)
+
+    def get_config(self):
+        return {**super().get_config(), "values_dtype": self.values_dtype}

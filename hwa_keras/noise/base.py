@@ -1,0 +1,175 @@
+"""What all noises share: the family, the base class, and putting them together."""
+
+import keras
+from keras import ops
+
+from hwa_keras import backend, random
+from hwa_keras.devices.device import check_not_negative
+from hwa_keras.registry import Family
+
+__all__ = ["Compose", "Noise", "leaves"]
+
+family = Family("noise", takes_callables=True)
+
+
+@ops.custom_gradient
+def _straight_through(x, perturbed):
+    """`perturbed` in the forward pass, the identity of `x` in the backward pass."""
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return upstream, ops.zeros_like(upstream)
+
+    return perturbed, gradient
+
+
+class Noise(keras.layers.Layer):
+    """Base class of the noises: called as `noise(w, seed)`.
+
+    A subclass writes `perturb`, a pure function of tensors, which is compiled with
+    XLA as one kernel, random numbers included.
+
+    Args:
+        scale: Float ≥ 0, the initial value of the `scale` variable, a factor on the
+            strength of the noise; 0 is the identity to the bit. Defaults to `1.0`.
+
+    Call arguments:
+        inputs: Float tensor.
+        seed: `uint32` tensor of shape `(2,)`: `hwa_keras.random.seed_from(7)`.
+    """
+
+    always = False  # Whether it is there at inference, too.
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        check_not_negative(type(self).__name__, scale=scale)
+        self._initial_scale = float(scale)
+        self.scale = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self._initial_scale),
+            trainable=False,
+            dtype="float32",
+            name="scale",
+        )
+        self._fused = None
+        self.built = True
+
+    def perturb(self, w, seed, strength):
+        """Return the perturbed tensor.
+
+        Args:
+            w: `float32` (or `float64`) tensor.
+            seed: `uint32` tensor of shape `(2,)`.
+            strength: What `strength()` returned: here the value of `scale`.
+        """
+        raise NotImplementedError
+
+    def strength(self, factor=1.0, chip=None):
+        """The values of variables that `perturb` needs, as tensors.
+
+        Args:
+            factor: Scalar, a factor on the scale.
+            chip: A seed, or None. What a chip holds is drawn from it instead of from
+                what the noise itself holds.
+        """
+        return self.scale.value * factor
+
+    def attach(self, seed):
+        """Belong to one kernel, with a seed of its own for what a chip holds."""
+
+    def leaves(self):
+        """The elementary noises in this one, itself included."""
+        return [self]
+
+    def call(self, inputs, seed):
+        inputs = ops.convert_to_tensor(inputs)
+        if self._fused is None:
+            self._fused = backend.fuse(self._perturb_any_dtype)
+        perturbed = self._fused(ops.stop_gradient(inputs), seed, self.strength())
+        return _straight_through(inputs, ops.stop_gradient(perturbed))
+
+    def _perturb_any_dtype(self, w, seed, strength):
+        dtype = w.dtype
+        if dtype != "float64":
+            w = ops.cast(w, "float32")
+        return ops.cast(self.perturb(w, seed, strength), dtype)
+
+    def compute_output_spec(self, inputs, seed=None):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def get_build_config(self):
+        return None
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self._initial_scale}
+
+
+@family.register("compose")
+class Compose(Noise):
+    """Applies noises one after the other, each with random numbers of its own.
+
+    Args:
+        noises: List of noises or their names, the first applied first.
+        scale: Initial value of the `scale` variable, a factor on the scales of all.
+            Defaults to `1.0`.
+
+    Example:
+        >>> noise = hwa_keras.noise.Compose([
+        ...     hwa_keras.noise.ProgrammingNoise("pcm"),
+        ...     hwa_keras.noise.DropConnect(0.01),
+        ... ])
+        >>> w = np.ones((4, 4), "float32")
+        >>> noise(w, hwa_keras.random.seed_from(7)).shape == (4, 4)
+        True
+    """
+
+    def __init__(self, noises, scale=1.0, **kwargs):
+        super().__init__(scale=scale, **kwargs)
+        if not isinstance(noises, (list, tuple)):
+            raise TypeError(
+                "`noises` must be a list of hwa_keras noises or their names. "
+                f"Received: {noises!r}."
+            )
+        self.noises = [family.get(noise) for noise in noises]
+        for noise in self.noises:
+            if not isinstance(noise, Noise):
+                raise TypeError(
+                    "`noises` must be a list of hwa_keras noises or their names. "
+                    f"Received in it: {noise!r}."
+                )
+
+    def strength(self, factor=1.0, chip=None):
+        common = super().strength(factor)
+        return [
+            noise.strength(common, None if chip is None else random.fold_in(chip, i))
+            for i, noise in enumerate(self.noises)
+        ]
+
+    def attach(self, seed):
+        for i, noise in enumerate(self.noises):
+            noise.attach(random.fold_in(seed, i))
+
+    def leaves(self):
+        return [leaf for noise in self.noises for leaf in noise.leaves()]
+
+    def perturb(self, w, seed, strength):
+        for i, (noise, own) in enumerate(zip(self.noises, strength, strict=True)):
+            w = noise.perturb(w, random.fold_in(seed, i), own)
+        return w
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "noises": [family.serialize(noise) for noise in self.noises],
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        noises = [family.deserialize(noise) for noise in config.pop("noises")]
+        return cls(noises, **config)
+
+
+def leaves(noises):
+    """The elementary noises in a list that may hold None and other callables."""
+    known = [noise for noise in noises if isinstance(noise, Noise)]
+    return [leaf for noise in known for leaf in noise.leaves()]

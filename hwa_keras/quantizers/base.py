@@ -1,0 +1,156 @@
+"""What all quantizers share: the family, the base class, pseudo-gradients."""
+
+import numbers
+import warnings
+
+import keras
+from keras import ops
+
+from hwa_keras.metrics import FlipRatio
+from hwa_keras.registry import Family
+
+family = Family("quantizer", takes_callables=True)
+
+
+def is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def in_float32(x):
+    """Half-precision numbers cannot hold the codes of a fine grid."""
+    return x if x.dtype == "float64" else ops.cast(x, "float32")
+
+
+def with_pseudo_gradient(x, forward, backward):
+    """forward(x), computed backward as backward(x, upstream).
+
+    Args:
+        x: Tensor. Half precision is computed in `float32`.
+        forward: Callable from a tensor to one of the same shape.
+        backward: Callable from x and the gradient of the result to that of x.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+    """
+
+    @ops.custom_gradient
+    def quantize(x):
+        def gradient(*args, upstream=None):
+            return backward(x, args[0] if upstream is None else upstream)
+
+        return forward(x), gradient
+
+    x = ops.convert_to_tensor(x)
+    return ops.cast(quantize(in_float32(x)), x.dtype)
+
+
+def clipped_identity(clip_value):
+    """The gradient of a straight-through estimator: 1 for |x| ≤ clip_value, else 0."""
+
+    def backward(x, upstream):
+        if clip_value is None:
+            return upstream
+        inside = ops.abs(x) <= clip_value
+        return ops.where(inside, upstream, ops.zeros_like(upstream))
+
+    return backward
+
+
+def check_clip_value(clip_value):
+    if clip_value is not None and not (is_number(clip_value) and clip_value > 0):
+        raise ValueError(
+            "`clip_value` must be a positive number, or None to pass every "
+            f"gradient. Received: clip_value={clip_value!r}."
+        )
+    return clip_value
+
+
+class Quantizer(keras.layers.Layer):
+    """Base class of the quantizers: a layer from a tensor to one of the same shape.
+
+    Subclasses set `precision`, the number of bits of a code, and write
+    `quantized(inputs)`. Inputs are quantized in the dtype in which they come, whatever
+    the dtype policy.
+
+    Args:
+        metrics: List of names of metrics to follow in training, or None. There is
+            `"flip_ratio"`: see `hwa_keras.metrics.FlipRatio`. It appears in the logs
+            as `flip_ratio/` and the path of what is quantized; not on JAX, where a
+            warning says so.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    precision = 32
+    built: bool
+
+    def __init__(self, metrics=None, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        unknown = [name for name in metrics or () if name != "flip_ratio"]
+        if unknown or isinstance(metrics, str):
+            raise ValueError(
+                "`metrics` must be None or a list of names of metrics; there is "
+                f"'flip_ratio'. Received: metrics={metrics!r}."
+            )
+        if metrics and keras.backend.backend() == "jax":
+            # Its trainer hands layers no variables of metrics.
+            warnings.warn(
+                "Keras's JAX trainer has no metrics inside of layers: the flip ratio "
+                "will not be in the logs. A callback can update a "
+                "hwa_keras.metrics.FlipRatio with the kernels.",
+                stacklevel=3,
+            )
+        self._metric_names = list(metrics or ())
+        self.flip_ratio = None
+
+    def attach(self, variable):
+        """Build for a variable: its name, and where a learned scale starts."""
+        if not self.built:
+            self._track_flips(variable.shape, variable.path)
+            self.build(variable.shape)
+
+    def build(self, input_shape):
+        self._track_flips(input_shape, self.name)
+        self.built = True
+
+    def _track_flips(self, shape, name):
+        wanted = self._metric_names and keras.backend.backend() != "jax"
+        if wanted and self.flip_ratio is None:
+            self.flip_ratio = FlipRatio(name=f"flip_ratio/{name}")
+            self.flip_ratio.build(shape)
+
+    def quantized(self, inputs):
+        """Return the quantized tensor."""
+        raise NotImplementedError
+
+    def call(self, inputs):
+        outputs = self.quantized(inputs)
+        if self.flip_ratio is not None:
+            self.flip_ratio.update_state(outputs)
+        return outputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        metrics = {"metrics": self._metric_names} if self._metric_names else {}
+        return {**super().get_config(), **metrics}
+
+
+def apply(quantizer, x):
+    """Quantize a tensor with a quantizer, any callable or None.
+
+    Raises:
+        ValueError: If what comes out has another shape than what went in.
+    """
+    if quantizer is None:
+        return x
+    quantized = quantizer(x)
+    if len(quantized.shape) != len(x.shape) or any(
+        None not in (a, b) and a != b
+        for a, b in zip(quantized.shape, x.shape, strict=True)
+    ):
+        raise ValueError(
+            f"The quantizer {quantizer!r} must keep the shape of its input. It made "
+            f"{tuple(quantized.shape)} of {tuple(x.shape)}."
+        )
+    return quantized

@@ -1,0 +1,187 @@
+"""Uniform: the grid of levels that a programmable device can hold."""
+
+import math
+
+import keras
+from keras import ops
+
+from hwa_keras.quantizers.base import Quantizer, family, in_float32, is_number
+
+__all__ = ["Uniform", "uniform"]
+
+
+def uniform(x, levels=256, scale=1.0, scale_gradient=1.0):
+    """Quantize to a uniform, symmetric grid.
+
+    q(x) = α·clip(round(x/α·n)/n, −1, 1) with n = levels − 1 and α = `scale`. The
+    gradient with respect to x is 1 for |x| ≤ α and 0 elsewhere. The gradient with
+    respect to α is that of learned step size quantization: round(v·n)/n − v for
+    v = x/α inside the range, and ±1 outside.
+
+    Args:
+        x: Tensor of any shape.
+        levels: Integer ≥ 2. Levels of each polarity, zero included: what one
+            device of a differential pair can hold.
+        scale: Positive float, or tensor that broadcasts with `x`.
+        scale_gradient: Float. Factor on the gradient of α.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Reference:
+        - Esser et al., "Learned step size quantization", ICLR 2020,
+          arXiv:1902.08153.
+    """
+    n = float(levels - 1)
+
+    @ops.custom_gradient
+    def quantize(x, scale):
+        unit = x / scale
+        rounded = ops.clip(ops.round(unit * n) / n, -1.0, 1.0)
+        inside = ops.abs(unit) <= 1.0
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            to_x = ops.where(inside, upstream, ops.zeros_like(upstream))
+            slope = ops.where(inside, rounded - unit, ops.sign(unit))
+            to_scale = _sum_to_shape(upstream * slope, scale.shape)
+            return to_x, to_scale * scale_gradient
+
+        return rounded * scale, gradient
+
+    x = ops.convert_to_tensor(x)
+    value = in_float32(x)
+    scale = ops.cast(ops.convert_to_tensor(scale), value.dtype)
+    return ops.cast(quantize(value, scale), x.dtype)
+
+
+def _sum_to_shape(x, shape):
+    """Sum over the axes along which `shape` was broadcast to the shape of `x`."""
+    padded = (1,) * (len(x.shape) - len(shape)) + tuple(shape)
+    axes = [i for i, size in enumerate(padded) if size == 1]
+    return ops.reshape(ops.sum(x, axis=axes, keepdims=True), shape)
+
+
+@family.register("uniform")
+class Uniform(Quantizer):
+    r"""Quantizes to a uniform, symmetric grid: the levels of a programmable device.
+
+    W_q = α·clip(round(W/α·(L−1))/(L−1), −1, 1), where L = `levels` is the number of
+    levels of each polarity, zero included, as a differential pair of devices with L
+    conductance levels each would hold. dW_q/dW = 1 for |W| ≤ α, else 0.
+
+    Args:
+        levels: Integer ≥ 2. Defaults to `256`.
+        scale: What α is. A positive float: fixed at that value. `"max"`: the largest
+            magnitude of the tensor, anew at each call. `"learned"`: a variable,
+            trained with the gradient of learned step size quantization (LSQ), which
+            starts at the kernel's largest magnitude, or at 1 where the quantizer
+            serves activations. Defaults to `1.0`.
+        axis: `None` for one α per tensor, or the axis (or tuple of axes) that keep
+            an α each: `-1` gives one per output channel. Only for `"max"` and
+            `"learned"`. Defaults to `None`.
+
+    Example:
+        >>> quantizer = hwa_keras.quantizers.Uniform(levels=3, scale="max")
+        >>> [float(v) for v in quantizer(np.array([-2.0, 0.3, 0.8]))]
+        [-2.0, 0.0, 1.0]
+
+    Reference:
+        - Esser et al., "Learned step size quantization", ICLR 2020,
+          arXiv:1902.08153 (the gradient of α and its factor 1/√(N·(L−1)), where N
+          counts the weights, or the features of one example, that share an α).
+    """
+
+    def __init__(self, levels=256, scale=1.0, axis=None, **kwargs):
+        super().__init__(**kwargs)
+        if not (is_number(levels) and levels >= 2 and levels % 1 == 0):
+            raise ValueError(
+                "`levels` must be an integer of at least 2. Received: "
+                f"levels={levels!r}."
+            )
+        fixed = is_number(scale)
+        if not (fixed and 0 < scale < math.inf) and scale not in ("max", "learned"):
+            raise ValueError(
+                "`scale` must be a positive number, 'max' or 'learned'. Received: "
+                f"scale={scale!r}."
+            )
+        if fixed and axis is not None:
+            raise ValueError(
+                "`axis` goes with scale='max' and scale='learned'; a fixed scale is "
+                f"one number. Received: axis={axis}, scale={scale}."
+            )
+        self.levels = int(levels)
+        self.scale = float(scale) if fixed else scale
+        self.axis = axis
+        self.learned_scale = None
+        self._scale_gradient = 1.0
+
+    @property
+    def precision(self):
+        """Bits of a signed code: sign and magnitude."""
+        return 1 + math.ceil(math.log2(self.levels))
+
+    def _reduced_axes(self, rank):
+        if self.axis is None:
+            return tuple(range(rank))
+        kept = self.axis if isinstance(self.axis, (tuple, list)) else (self.axis,)
+        if not all(-rank <= i < rank for i in kept):
+            raise ValueError(
+                f"`axis` {self.axis} does not exist in a tensor of rank {rank}."
+            )
+        return tuple(i for i in range(rank) if i not in {j % rank for j in kept})
+
+    def _largest_magnitude(self, x):
+        axes = self._reduced_axes(len(x.shape))
+        largest = ops.max(ops.abs(x), axis=axes, keepdims=self.axis is not None)
+        return ops.where(largest > 0, largest, ops.ones_like(largest))
+
+    def attach(self, variable):
+        if self.built:
+            return
+        self._track_flips(variable.shape, variable.path)
+        if self.scale == "learned":
+            self._add_scale(
+                variable.shape,
+                lambda shape, dtype: ops.cast(
+                    self._largest_magnitude(variable.value), dtype
+                ),
+            )
+        self.built = True
+
+    def build(self, input_shape):
+        if self.scale == "learned":
+            self._add_scale(input_shape, "ones", batched=True)
+        super().build(input_shape)
+
+    def _add_scale(self, input_shape, initializer, batched=False):
+        reduced = self._reduced_axes(len(input_shape))
+        shape: tuple = ()
+        if self.axis is not None:
+            shape = tuple(1 if i in reduced else n for i, n in enumerate(input_shape))
+        # Of activations LSQ counts the features of one example, not the batch.
+        counted = [i for i in reduced if not (batched and i == 0)]
+        count = math.prod(input_shape[i] or 1 for i in counted)
+        self._scale_gradient = 1.0 / math.sqrt(count * (self.levels - 1))
+        self.learned_scale = self.add_weight(
+            shape=shape, initializer=initializer, name="scale"
+        )
+
+    def quantized(self, inputs):
+        inputs = ops.convert_to_tensor(inputs)
+        if self.scale == "max":
+            scale = ops.stop_gradient(self._largest_magnitude(inputs))
+            return uniform(inputs, self.levels, scale)
+        if self.scale == "learned":
+            # A step across zero must not end the learning: α is a magnitude.
+            scale = ops.maximum(ops.abs(self.learned_scale), keras.config.epsilon())
+            return uniform(inputs, self.levels, scale, self._scale_gradient)
+        return uniform(inputs, self.levels, self.scale)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "levels": self.levels,
+            "scale": self.scale,
+            "axis": self.axis,
+        }
