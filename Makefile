@@ -35,7 +35,7 @@ test: lint data larq
 larq: $(LARQ_REQUIRES)
 ifdef LARQ_REQUIRES
 	TF_USE_LEGACY_KERAS=1 KERAS_BACKEND=tensorflow \
-		$(LARQ_VENV)/bin/python -m pytest -q tests/larq
+		$(LARQ_VENV)/bin/python -m pytest -q -n 2 tests/larq
 else
 	@echo "Skipped: the Larq parity tests (tests/larq), which need NumPy 1" \
 		"and so Python 3.12 at most"
@@ -62,7 +62,7 @@ $(INSTALLED): setup.py
 $(LARQ_INSTALLED): setup.py
 	test -x $(LARQ_VENV)/bin/pip || $(PYTHON) -m venv $(LARQ_VENV)
 	$(LARQ_VENV)/bin/python -m pip install -q --upgrade pip
-	$(LARQ_VENV)/bin/python -m pip install -q -e ".[larq]" "pytest>=8.2"
+	$(LARQ_VENV)/bin/python -m pip install -q -e ".[larq]" "pytest>=8.2" pytest-xdist
 	touch $@
 
 clean:
