@@ -7,8 +7,8 @@ d  Gaussian noise on the outputs of layers: trained under some, tested under som
 e  Process variation of the weights: many chips, trained with it and without.
 f  Outputs that saturate and have few bits: trained with them and without.
 
-    python examples/mnist_larq_study.py --dataset=digits
-    python examples/mnist_larq_study.py --out=runs/larq_study
+    python examples/mnist_larq_study.py
+    python examples/mnist_larq_study.py --dataset=mnist --out=runs/mnist_larq_study
 
 Presets are in configs/mnist_larq_study.yaml; flags go before them.
 """
@@ -46,9 +46,9 @@ from hwa_keras.statistics import estimate, proportion
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("dataset", "mnist", ["digits", "mnist"], "What to learn.")
+flags.DEFINE_enum("dataset", "digits", ["digits", "mnist"], "What to learn.")
 flags.DEFINE_string("config", str(ROOT / "configs/mnist_larq_study.yaml"), "Presets.")
-flags.DEFINE_string("out", "runs/mnist_larq_study", "Folder for all that is written.")
+flags.DEFINE_string("out", "runs/larq_study", "Folder for all that is written.")
 # Left out, these are what the preset says.
 OVERRIDES = ("epochs", "tune_epochs", "chips", "seed")
 flags.DEFINE_integer("epochs", None, "Epochs of each network of parts a and b.", 1)

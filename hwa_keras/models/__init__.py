@@ -1,5 +1,17 @@
 """Reference architectures, in plain Keras."""
 
+from hwa_keras.models.densenet import densenet40
+from hwa_keras.models.mobilenet import mobilenet_v2
+from hwa_keras.models.resnet import resnet18, resnet34, resnet50
+from hwa_keras.models.vgg import vgg13
 from hwa_keras.models.wide_resnet import wide_resnet
 
-__all__ = ["wide_resnet"]
+__all__ = [
+    "densenet40",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg13",
+    "wide_resnet",
+]
