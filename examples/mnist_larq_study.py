@@ -64,6 +64,7 @@ class Settings:
     """What a preset must say; configs/mnist_larq_study.yaml explains each key."""
 
     hidden: list
+    networks: list
     batch_size: int
     learning_rate: float
     epochs: int
@@ -80,6 +81,12 @@ class Settings:
     seed: int
 
     def __post_init__(self):
+        unknown = [name for name in self.networks if name not in VARIANTS]
+        if unknown or self.networks[:1] != ["float"]:
+            raise ValueError(
+                "`networks` must begin with float, and may have "
+                f"{', '.join(list(VARIANTS)[1:])}. Received: {self.networks}."
+            )
         if 0 not in self.noise_train:
             raise ValueError("`noise_train` must have 0, to compare with.")
         if self.variation_train not in self.variation_test:
@@ -127,8 +134,8 @@ class Study:
 def compare_bits(study):
     """Parts a to c: the float network beside the quantized ones."""
     numbers, base = [], None
-    for name, (kernel, activation) in VARIANTS.items():
-        model, score = study.train(name, kernel, activation)
+    for name in study.settings.networks:
+        model, score = study.train(name, *VARIANTS[name])
         base = base or model
         numbers.append({"network": name, "accuracy": score, **_cost(study, model)})
     columns = ["network", "accuracy", "parameters", "memory, KiB", "kernels smaller by"]

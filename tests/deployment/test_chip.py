@@ -19,7 +19,15 @@ def kernels(chip):
     return [ops.convert_to_numpy(tile.kernel.value) for tile in chip.tiles]
 
 
-@pytest.mark.parametrize("build", zoo.SMALL, ids=lambda f: f.__name__)
+# JAX compiles each shape of kernel, which takes long for those of many.
+FEW_SHAPES = (zoo.mlp, zoo.nested)
+MODELS = [
+    build if build in FEW_SHAPES else pytest.param(build, marks=pytest.mark.slow)
+    for build in zoo.SMALL
+]
+
+
+@pytest.mark.parametrize("build", MODELS, ids=lambda f: f.__name__)
 def test_a_perfect_chip_computes_what_the_model_computes(build):
     model = build()
     x = zoo.inputs_for(model)

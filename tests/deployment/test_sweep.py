@@ -90,6 +90,7 @@ def test_stops_early_once_the_interval_is_narrow(swept):
     assert full.chips == 7
 
 
+@pytest.mark.slow
 def test_warns_when_nothing_drifted(swept):
     model, data, _ = swept
     still = PCM(drift_scale=0)

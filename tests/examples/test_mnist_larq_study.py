@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "hidden": [12],
+    "networks": ["float", "binary", "DoReFa-2"],
     "noise_train": [0.0, 1.0],
     "noise_test": [0.0, 1.0],
     "noise_draws": 2,
@@ -44,7 +45,7 @@ def test_a_run_writes_all_parts(tmp_path):
     flags = "--dataset=digits", "--epochs=2", "--tune_epochs=1", "--chips=3"
     done = study(*flags, f"--config={small_preset(tmp_path)}", f"--out={out}")
     assert done.returncode == 0, done.stderr
-    names = ("float", "binary_weights", "binary", "ternary", "DoReFa-2", "DoReFa-4")
+    names = ("float", "binary", "DoReFa-2")
     assert {path.name for path in out.iterdir()} == {
         *(f"{name}.tflite" for name in names),
         "output_noise.png",
@@ -70,6 +71,7 @@ def test_a_run_writes_all_parts(tmp_path):
     assert "it is better than without" in page or "is not better than" in page
 
 
+@pytest.mark.slow
 def test_a_preset_without_the_level_trained_for_is_an_error(tmp_path):
     config = small_preset(tmp_path, variation_test=[0.1])
     done = study("--dataset=digits", f"--config={config}", f"--out={tmp_path / 'run'}")
