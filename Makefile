@@ -59,7 +59,7 @@ $(INSTALLED): setup.py
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	touch $@
 
-$(LARQ_INSTALLED): setup.py
+$(LARQ_INSTALLED): setup.py Makefile
 	test -x $(LARQ_VENV)/bin/pip || $(PYTHON) -m venv $(LARQ_VENV)
 	$(LARQ_VENV)/bin/python -m pip install -q --upgrade pip
 	$(LARQ_VENV)/bin/python -m pip install -q -e ".[larq]" "pytest>=8.2" pytest-xdist
