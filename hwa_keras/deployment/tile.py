@@ -20,10 +20,11 @@ def _compiled(function, static, rank, large):
     """A pure function of tensors as one graph, its first arguments fixed.
 
     XLA makes one pass over memory of a hundred, but compiles for each shape, in
-    about half a second: it is for large kernels.
+    about half a second: it is for large kernels. Small ones share a graph for each
+    rank, which is why it is an argument.
     """
-    compile = backend.fuse if large else backend.traced
-    return compile(functools.partial(function, *static))
+    compiler = backend.fuse if large else backend.traced
+    return compiler(functools.partial(function, *static))
 
 
 def _program(device, weights, seed):

@@ -12,7 +12,12 @@ from hwa_keras import random
 from hwa_keras.checkpoint import SavesSeeds
 from hwa_keras.noise.base import family
 from hwa_keras.noise.gaussian import AdditiveGaussian
-from hwa_keras.quantizers.base import Quantizer, is_number, with_pseudo_gradient
+from hwa_keras.quantizers.base import (
+    Quantizer,
+    is_number,
+    passed_within,
+    with_pseudo_gradient,
+)
 from hwa_keras.quantizers.base import family as quantizer_family
 
 __all__ = ["ADC", "DAC", "Accumulator", "OutputNoise", "Saturation"]
@@ -112,7 +117,7 @@ class Saturation(Quantizer):
                 return upstream
             if self.smooth:
                 return upstream * (1 - ops.square(ops.tanh((x - middle) / half)))
-            return _within(self.low, self.high, x, upstream)
+            return passed_within(self.low, self.high)(x, upstream)
 
         return with_pseudo_gradient(inputs, forward, backward)
 
@@ -175,10 +180,7 @@ class ADC(Quantizer):
             codes = ops.round((ops.clip(x, low, high) - low) / self.step)
             return codes * self.step + low
 
-        def backward(x, upstream):
-            return _within(low, high, x, upstream)
-
-        return with_pseudo_gradient(inputs, forward, backward)
+        return with_pseudo_gradient(inputs, forward, passed_within(low, high))
 
     def get_config(self):
         return {**super().get_config(), "bits": self.bits, "range": list(self.range)}
@@ -255,7 +257,7 @@ class Accumulator(Quantizer):
         def backward(x, upstream):
             if self.overflow == "wrap":
                 return upstream
-            return _within(low, high, x, upstream)
+            return passed_within(low, high)(x, upstream)
 
         return with_pseudo_gradient(inputs, forward, backward)
 
@@ -266,11 +268,6 @@ class Accumulator(Quantizer):
             "step": self.step,
             "overflow": self.overflow,
         }
-
-
-def _within(low, high, x, upstream):
-    inside = ops.logical_and(x >= low, x <= high)
-    return ops.where(inside, upstream, ops.zeros_like(upstream))
 
 
 def _checked_bits(bits, fewest=1, most=16):

@@ -44,16 +44,21 @@ def with_pseudo_gradient(x, forward, backward):
     return ops.cast(quantize(in_float32(x)), x.dtype)
 
 
-def clipped_identity(clip_value):
-    """The gradient of a straight-through estimator: 1 for |x| ≤ clip_value, else 0."""
+def passed_within(low, high):
+    """The gradient of a straight-through estimator: 1 for low ≤ x ≤ high, else 0."""
 
     def backward(x, upstream):
-        if clip_value is None:
-            return upstream
-        inside = ops.abs(x) <= clip_value
+        inside = ops.logical_and(x >= low, x <= high)
         return ops.where(inside, upstream, ops.zeros_like(upstream))
 
     return backward
+
+
+def clipped_identity(clip_value):
+    """1 for |x| ≤ clip_value, else 0; 1 everywhere for None."""
+    if clip_value is None:
+        return lambda x, upstream: upstream
+    return passed_within(-clip_value, clip_value)
 
 
 def check_clip_value(clip_value):

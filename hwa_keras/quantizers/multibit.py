@@ -9,6 +9,7 @@ from hwa_keras.quantizers.base import (
     family,
     in_float32,
     is_number,
+    passed_within,
     with_pseudo_gradient,
 )
 
@@ -58,7 +59,7 @@ def dorefa(x, k_bit=2, mode="activations"):
 
     if mode == "activations":
         return with_pseudo_gradient(
-            x, lambda x: rounded(ops.clip(x, 0.0, 1.0)), _within_unit
+            x, lambda x: rounded(ops.clip(x, 0.0, 1.0)), passed_within(0.0, 1.0)
         )
     x = ops.convert_to_tensor(x)
     limited = ops.tanh(in_float32(x))
@@ -66,12 +67,6 @@ def dorefa(x, k_bit=2, mode="activations"):
     unit = ops.divide_no_nan(limited, 2.0 * largest) + 0.5
     passed = with_pseudo_gradient(unit, rounded, lambda x, upstream: upstream)
     return ops.cast(2.0 * passed - 1.0, x.dtype)
-
-
-def _within_unit(x, upstream):
-    """The gradient of clip(x, 0, 1), and 1 at both ends on every backend."""
-    inside = ops.logical_and(x >= 0, x <= 1)
-    return ops.where(inside, upstream, ops.zeros_like(upstream))
 
 
 def _check_dorefa(k_bit, mode):
