@@ -23,6 +23,7 @@ from hwa_keras.conversion import to_hwa
 from hwa_keras.cost import summary
 from hwa_keras.deployment import (
     Chip,
+    adapt_batchnorm,
     drift_sweep,
     export,
     export_tflite,
@@ -39,6 +40,7 @@ __all__ = [
     "Chip",
     "HWAModel",
     "__version__",
+    "adapt_batchnorm",
     "analysis",
     "constraints",
     "datasets",

@@ -7,10 +7,10 @@ import keras
 
 from hwa_keras import noise as noise_family
 from hwa_keras import quantizers, random
-from hwa_keras.checkpoint import SavesSeeds
 from hwa_keras.kernels import equip
 from hwa_keras.registry import PACKAGE
 from hwa_keras.substitution import kernels_are_final, substitute
+from hwa_keras.wrapper import ModelWrapper
 
 __all__ = ["HWAModel", "Transformation", "to_digital"]
 
@@ -50,7 +50,7 @@ class Transformation:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class HWAModel(SavesSeeds, keras.Model):
+class HWAModel(ModelWrapper, keras.Model):
     """A Keras model whose kernels are quantized and, while training, noisy.
 
     `call` computes W̃ = noise(quantizer(W)) for every chosen kernel and runs the
@@ -76,12 +76,7 @@ class HWAModel(SavesSeeds, keras.Model):
     """
 
     def __init__(self, model, transformations, digital=(), seed=None, **kwargs):
-        # Quantizers and noise see the variables' own dtype; the wrapped model casts
-        # W̃ to its compute dtype itself.
-        kwargs.setdefault("dtype", model.variable_dtype)
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.model = model
+        super().__init__(model, **kwargs)
         self.transformations = list(transformations)
         self.digital = [tuple(entry) for entry in digital]
         self.seed = seed
@@ -114,7 +109,8 @@ class HWAModel(SavesSeeds, keras.Model):
             for kernel, t in zip(self.kernels, self.transformations, strict=True)
         ]
 
-    def _perturbed(self, pairs):
+    def perturbed(self, pairs):
+        """Draw the noise of training on pairs that `quantized_kernels` returned."""
         if all(t.noise is None for t in self.transformations):
             return pairs
         seed = random.next_seed(self.seed_generator)
@@ -130,38 +126,16 @@ class HWAModel(SavesSeeds, keras.Model):
             return self.model(inputs, training=training)
         pairs = self.quantized_kernels()
         if training:
-            pairs = self._perturbed(pairs)
+            pairs = self.perturbed(pairs)
         # Keras's JAX trainer calls `call` itself, so that nothing passes `training` on.
         return substitute(self, pairs, lambda: self.model(inputs, training=training))
 
-    def compute_mask(self, inputs, previous_mask=None):
-        return None  # The wrapped model has put its own masks on its outputs.
-
-    def compile(self, optimizer="rmsprop", *args, auto_scale_loss=True, **kwargs):
-        # Keras scales the loss by itself where the policy of the model that is
-        # compiled is mixed_float16; here it is the wrapped model's that counts.
-        optimizer = keras.optimizers.get(optimizer)
-        mixed = self.model.dtype_policy.name == "mixed_float16"
-        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        if auto_scale_loss and mixed and not scaled:
-            optimizer = keras.optimizers.LossScaleOptimizer(
-                optimizer, name="loss_scale_optimizer"
-            )
-        super().compile(optimizer, *args, auto_scale_loss=auto_scale_loss, **kwargs)
-
-    def compile_from_config(self, config):
-        # Keras does not call a `compile` of one's own when it loads a model.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
-
     def get_config(self):
         return {
-            "model": keras.saving.serialize_keras_object(self.model),
+            **super().get_config(),
             "transformations": [t.get_config() for t in self.transformations],
             "digital": [list(entry) for entry in self.digital],
             "seed": self.seed,
-            "name": self.name,
         }
 
     @classmethod
@@ -180,7 +154,8 @@ def to_digital(model):
     """Give back the Keras model inside a hardware-aware one, its weights as trained.
 
     Args:
-        model: An `HWAModel`.
+        model: An `HWAModel`, or a wrapper around one such as
+            `SharpnessAwareModel.wrap` makes.
 
     Returns:
         The wrapped model itself, not a copy.
@@ -188,6 +163,8 @@ def to_digital(model):
     Raises:
         TypeError: If the model is no `HWAModel`.
     """
+    if isinstance(model, ModelWrapper) and not isinstance(model, HWAModel):
+        return to_digital(model.model)
     if not isinstance(model, HWAModel):
         raise TypeError(
             "`to_digital` takes an HWAModel, as `to_hwa` makes them. Received: "

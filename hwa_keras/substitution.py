@@ -12,24 +12,21 @@ import keras
 _final_kernels = contextvars.ContextVar("final_kernels", default=False)
 
 
-def substitute(module, values, function, keep=True):
-    """Call a function while tensors stand in for variables of a Keras object.
-
-    What the function assigns to variables (batch-norm statistics, seed states,
-    recurrent states) is assigned to the variables for real afterwards, and what it
-    adds as a loss is added to the module, unless `keep` is False.
+def stateless(module, values, function, others=()):
+    """Call a function while tensors stand in for variables, and change none of them.
 
     Args:
         module: A Keras layer or model.
         values: List of pairs `(variable, tensor)`.
         function: Callable without arguments.
-        keep: Bool. Whether assignments and losses outlive the call.
+        others: Variables of which assignments are wanted beside the module's own.
 
     Returns:
-        What the function returns.
+        What the function returns; what it assigned, a list of pairs `(variable,
+        tensor)`; and the losses that it added, a list of tensors.
     """
     replaced = {id(variable): tensor for variable, tensor in values}
-    variables = module.variables
+    variables = [*module.variables, *others]
     # Every variable is mapped, the untouched ones to their current value: an outer
     # stateless scope (JAX's train step) is not seen from inside this one.
     scope = keras.StatelessScope(
@@ -38,13 +35,34 @@ def substitute(module, values, function, keep=True):
     before = [scope.get_current_value(v) for v in variables]
     with scope:
         outputs = function()
-    if not keep:
-        return outputs
-    for variable, old in zip(variables, before, strict=True):
-        new = scope.get_current_value(variable)
-        if new is not old:
-            variable.assign(new)
-    for loss in scope.losses:
+    after = [scope.get_current_value(v) for v in variables]
+    updates = [
+        (variable, new)
+        for variable, old, new in zip(variables, before, after, strict=True)
+        if new is not old
+    ]
+    return outputs, updates, scope.losses
+
+
+def substitute(module, values, function):
+    """Call a function while tensors stand in for variables of a Keras object.
+
+    What the function assigns to variables (batch-norm statistics, seed states,
+    recurrent states) is assigned to the variables for real afterwards, and what it
+    adds as a loss is added to the module.
+
+    Args:
+        module: A Keras layer or model.
+        values: List of pairs `(variable, tensor)`.
+        function: Callable without arguments.
+
+    Returns:
+        What the function returns.
+    """
+    outputs, updates, losses = stateless(module, values, function)
+    for variable, new in updates:
+        variable.assign(new)
+    for loss in losses:
         # A new tensor: under an outer scope Keras tells owners by identity, and this
         # one belongs to a layer inside already.
         module.add_loss(loss + 0.0)

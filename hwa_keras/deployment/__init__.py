@@ -1,5 +1,6 @@
 """Deployment: chips, drift sweeps and exported artefacts."""
 
+from hwa_keras.deployment.batchnorm import adapt_batchnorm
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.export import export, export_tflite, verify_export
 from hwa_keras.deployment.programming import program
@@ -10,6 +11,7 @@ __all__ = [
     "TIMES",
     "Chip",
     "DriftResult",
+    "adapt_batchnorm",
     "drift_sweep",
     "export",
     "export_tflite",

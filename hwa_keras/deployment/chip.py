@@ -9,7 +9,7 @@ from hwa_keras.checkpoint import SavesSeeds
 from hwa_keras.deployment.tile import COMPENSATIONS
 from hwa_keras.devices.device import check_time
 from hwa_keras.registry import PACKAGE
-from hwa_keras.substitution import final_kernels, substitute
+from hwa_keras.substitution import final_kernels, stateless
 
 __all__ = ["Chip"]
 
@@ -108,9 +108,7 @@ class Chip(SavesSeeds, keras.Model):
             kernels: List of tensors, one per tile: the target weights.
             seed: Integer. The same seed writes the same chip.
         """
-        weights = self.structure.weights
-        for own, i in zip(self.digital_weights, self._digital_indices, strict=True):
-            own.assign(ops.copy(weights[i]))  # JAX would share, and then donate, it.
+        self.copy_digital_weights()
         base = random.seed_from(seed)
         for i, (tile, kernel) in enumerate(zip(self.tiles, kernels, strict=True)):
             if not np.all(np.isfinite(ops.convert_to_numpy(kernel))):
@@ -124,6 +122,19 @@ class Chip(SavesSeeds, keras.Model):
         self._frozen = None
         self.read_generator.state.assign(random.fold_in(base, len(self.tiles)))
         self.t = 0.0
+
+    def digital_pairs(self):
+        """Pairs (weight of the model, the chip's copy of it), of the digital ones."""
+        weights = self.structure.weights
+        return [
+            (weights[i], own)
+            for i, own in zip(self._digital_indices, self.digital_weights, strict=True)
+        ]
+
+    def copy_digital_weights(self):
+        """Take the digital weights of the model again, as they are now."""
+        for weight, own in self.digital_pairs():
+            own.assign(ops.copy(weight))  # JAX would share, and then donate, it.
 
     @property
     def t(self):
@@ -223,10 +234,7 @@ class Chip(SavesSeeds, keras.Model):
             (weights[tile.index], k)
             for tile, k in zip(self.tiles, kernels, strict=True)
         ]
-        values += [
-            (weights[i], own.value)
-            for own, i in zip(self.digital_weights, self._digital_indices, strict=True)
-        ]
+        values += [(weight, own.value) for weight, own in self.digital_pairs()]
         mapped = {id(variable) for variable, _ in values}
         # The states of seeds and metrics, which are not the chip's to keep or export.
         values += [
@@ -235,9 +243,7 @@ class Chip(SavesSeeds, keras.Model):
             if id(v) not in mapped
         ]
         with final_kernels():
-            return substitute(
-                model, values, lambda: model(inputs, training=False), keep=False
-            )
+            return stateless(model, values, lambda: model(inputs, training=False))[0]
 
     @staticmethod
     def _state(variable, seed, i):

@@ -12,7 +12,7 @@ from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.packing import StoredKernel, pack
 from hwa_keras.kernels import find_kernels
 from hwa_keras.model import HWAModel
-from hwa_keras.substitution import final_kernels, substitute
+from hwa_keras.substitution import final_kernels, stateless
 
 SIGNATURE = "serve"
 TIME = "t"
@@ -110,9 +110,9 @@ def _serve_model(structure, kernels, kept, example):
         values += [(w, w.value) for w in kept]
         values += [(v, ops.zeros(v.shape, v.dtype)) for v in absent]
         with final_kernels():
-            return substitute(
-                structure, values, lambda: structure(inputs, training=False), keep=False
-            )
+            return stateless(
+                structure, values, lambda: structure(inputs, training=False)
+            )[0]
 
     return _serve_function(run, structure, example, timed=False)
 

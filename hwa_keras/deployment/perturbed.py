@@ -1,18 +1,18 @@
 """A noise as a device: chips that differ, and do not age."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 from keras import ops
 
-from hwa_keras import devices
+from hwa_keras import devices, random
 from hwa_keras import noise as noise_family
 from hwa_keras.devices.device import Device
 from hwa_keras.registry import PACKAGE
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Perturbed(Device):
     """Holds weights as a noise leaves them: W̃ drawn once per chip, exact reads.
 
@@ -21,6 +21,7 @@ class Perturbed(Device):
     """
 
     noise: noise_family.Noise
+    _identity: tuple = field(init=False, repr=False, default=())
 
     def program(self, weights, seed):
         # What a noise holds for one chip is drawn from the seed of this chip.
@@ -35,6 +36,19 @@ class Perturbed(Device):
 
     def oracle_gain(self, state, t):
         return ops.ones(())
+
+    def __post_init__(self):
+        # What was compiled for a device is reused for an equal one, and may hold the
+        # strength of the noise as a constant: another strength is another device.
+        strength = keras.tree.flatten(self.noise.strength(chip=random.seed_from(0)))
+        values = [ops.convert_to_numpy(value).tobytes() for value in strength]
+        object.__setattr__(self, "_identity", (id(self.noise), *values))
+
+    def __eq__(self, other):
+        return isinstance(other, Perturbed) and self._identity == other._identity
+
+    def __hash__(self):
+        return hash(self._identity)
 
     def __repr__(self):
         config = self.noise.get_config()

@@ -1,4 +1,4 @@
-"""What a drift sweep found: numbers, tables, files and a plot."""
+"""What measurements found: numbers, tables, files and plots."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ import rich.table
 
 from hwa_keras.statistics import estimate
 
-__all__ = ["DriftResult"]
+__all__ = ["DriftResult", "Result"]
 
 _LABELS = {"none": "no compensation", "oracle": "oracle", "measured": "measured GDC"}
 # A model keeps its color; the compensation tells the line.
@@ -23,7 +23,44 @@ _STYLES = {
 }
 
 
-class DriftResult:
+class Result:
+    """Base class of what measurements found.
+
+    A subclass writes `rows()`, `to_dict()` and `table()`; files and text follow.
+    """
+
+    def rows(self):
+        """A list of dictionaries with the same keys: the lines of `to_csv`."""
+        raise NotImplementedError
+
+    def to_dict(self):
+        """Everything, each single measurement included, as what JSON can hold."""
+        raise NotImplementedError
+
+    def table(self):
+        """A `rich` table of what was found."""
+        raise NotImplementedError
+
+    def to_csv(self, path, *others):
+        """Write `rows()` as CSV, with full precision; those of other results below."""
+        rows = [row for result in (self, *others) for row in result.rows()]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        Path(path).write_text(text.getvalue(), encoding="utf-8")
+
+    def to_json(self, path):
+        """Write `to_dict()` as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+
+    def __str__(self):
+        text = io.StringIO()
+        rich.console.Console(file=text, width=110).print(self.table())
+        return text.getvalue()
+
+
+class DriftResult(Result):
     """The metrics of many chips at many times.
 
     Args:
@@ -81,15 +118,6 @@ class DriftResult:
             for found in [self.estimate(compensation, label, metric)]
         ]
 
-    def to_csv(self, path, *others):
-        """Write `rows()` as CSV, with full precision; those of other results below."""
-        rows = [row for result in (self, *others) for row in result.rows()]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        Path(path).write_text(text.getvalue(), encoding="utf-8")
-
     def to_dict(self):
         """Everything, each chip's metrics included, as what JSON can hold."""
         content = {
@@ -102,11 +130,7 @@ class DriftResult:
             "chips": self.records,
             "summary": self.rows(),
         }
-        return _without_nan(content)
-
-    def to_json(self, path):
-        """Write `to_dict()` as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        return without_nan(content)
 
     def table(self):
         """A `rich` table of `metric`: mean ± half-width of the 95 % interval."""
@@ -116,20 +140,9 @@ class DriftResult:
         for compensation in self.compensations:
             table.add_column(_LABELS[compensation], justify="right")
         for label in self.times:
-            cells = [self._cell(name, label) for name in self.compensations]
+            cells = [cell(self.estimate(c, label)) for c in self.compensations]
             table.add_row(label, *cells)
         return table
-
-    def _cell(self, compensation, time):
-        found = self.estimate(compensation, time)
-        if found.count == 1:
-            return f"{found.mean:.4f}"
-        return f"{found.mean:.4f} ± {found.half_width:.4f}"
-
-    def __str__(self):
-        text = io.StringIO()
-        rich.console.Console(file=text, width=110).print(self.table())
-        return text.getvalue()
 
     def plot(self, path=None, axes=None):
         """Draw `metric` over time, one line per compensation, bands of 95 %.
@@ -143,50 +156,69 @@ class DriftResult:
         Returns:
             The axes.
         """
-        from matplotlib.figure import Figure
-
-        if axes is None:
-            axes = Figure(figsize=(7, 4.2), layout="constrained").subplots()
+        axes = axes or new_axes()
         times = dict(sorted(self.times.items(), key=lambda item: item[1]))
         seconds = list(times.values())
-        color = f"C{len({line.get_color() for line in axes.lines})}"  # Next unused.
+        color = next_color(axes)
         for compensation in self.compensations:
             found = [self.estimate(compensation, label) for label in times]
-            axes.plot(
-                seconds,
-                [e.mean for e in found],
-                label=f"{self.name}, {_LABELS[compensation]}",
-                color=color,
-                **_STYLES[compensation],
-            )
-            axes.fill_between(
-                seconds,
-                [e.low for e in found],
-                [e.high for e in found],
-                color=color,
-                alpha=0.15,
-                linewidth=0,
-            )
+            label = f"{self.name}, {_LABELS[compensation]}"
+            draw_band(axes, seconds, found, label, color, **_STYLES[compensation])
         axes.set_xscale("symlog" if min(seconds) == 0 else "log")
         _label_times(axes, times)
         axes.set_xlabel("time since programming")
         axes.set_ylabel(f"{self.metric}, mean over chips")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
         models = len({line.get_color() for line in axes.lines})
-        ncols = models if models > 1 else len(self.compensations)
-        if axes.figure.get_layout_engine() is None:
-            axes.legend()
-        else:  # Room is made below the axes, where no line passes.
-            axes.legend(
-                loc="upper center",
-                bbox_to_anchor=(0.5, -0.15),
-                ncols=ncols,
-                frameon=False,
-            )
-        if path is not None:
-            axes.figure.savefig(path, dpi=150)
-        return axes
+        columns = models if models > 1 else len(self.compensations)
+        return finish(axes, columns, path)
+
+
+def cell(found):
+    """An estimate in a table: the mean, ± the half-width of its interval."""
+    if found.count == 1:
+        return f"{found.mean:.4f}"
+    return f"{found.mean:.4f} ± {found.half_width:.4f}"
+
+
+def new_axes():
+    """Matplotlib axes on a figure of their own."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, 4.2), layout="constrained").subplots()
+
+
+def next_color(axes):
+    """The first color of the cycle that no line on the axes has."""
+    return f"C{len({line.get_color() for line in axes.lines})}"
+
+
+def draw_band(axes, x, found, label, color, **style):
+    """Draw the means of a list of estimates as a line, their intervals as a band."""
+    axes.plot(x, [e.mean for e in found], label=label, color=color, **style)
+    ends = [e.low for e in found], [e.high for e in found]
+    axes.fill_between(x, *ends, color=color, alpha=0.15, linewidth=0)
+
+
+def finish(axes, columns, path=None, drop=0.15):
+    """Add grid and legend, and write the figure to a path that is not None.
+
+    The legend has a number of columns and drops below the axes by a part of their
+    height.
+    """
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.figure.get_layout_engine() is None:
+        axes.legend()
+    else:  # Room is made below the axes, where no line passes.
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -drop),
+            ncols=columns,
+            frameon=False,
+        )
+    if path is not None:
+        axes.figure.savefig(path, dpi=150)
+    return axes
 
 
 def _label_times(axes, times):
@@ -204,12 +236,12 @@ def _label_times(axes, times):
     axes.minorticks_off()
 
 
-def _without_nan(value):
+def without_nan(value):
     """JSON has no NaN: the interval of a single chip is null."""
     if isinstance(value, dict):
-        return {key: _without_nan(v) for key, v in value.items()}
+        return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, list):
-        return [_without_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     if isinstance(value, float) and np.isnan(value):
         return None
     return value

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from hwa_keras import backend
+from hwa_keras.deployment.batchnorm import calibration_batches, reestimate
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.result import DriftResult
 from hwa_keras.deployment.tile import COMPENSATIONS
@@ -40,6 +41,7 @@ def drift_sweep(
     batch_size=256,
     rules=(),
     verbose=1,
+    calibration=None,
 ):
     """Program many chips and evaluate each at many times.
 
@@ -69,6 +71,9 @@ def drift_sweep(
         rules: Rules by layer, as in `program`.
         verbose: 0 or 1, whether to show a progress bar (in a log: one line at the
             end). Defaults to `1`.
+        calibration: Inputs, as `adapt_batchnorm` takes them, or None. With inputs,
+            the batch-norm statistics of each chip are re-estimated before each
+            evaluation, each time from those of the model.
 
     Returns:
         A `DriftResult`: every chip's metrics, with mean, standard deviation and
@@ -96,15 +101,19 @@ def drift_sweep(
         )
     chip, kernels = blank_chip(model, device, compensations[0], read_noise, rules)
     _check_chips(chip, model, chips)
-    data = _evaluable(data, batch_size)
-    bar = _bar(chips * len(compensations) * len(times), verbose)
+    data = evaluable(data, batch_size)
+    if calibration is not None:
+        calibration = calibration_batches(calibration)
+    bar = progress_bar(chips * len(compensations) * len(times), verbose)
     records = []
     result = None
     for i in range(chips):
         chip.write(kernels, seed + i)
         if i == 0:
             _warn_if_nothing_drifts(chip, max(times.values()))
-        records.append(_evaluate_chip(chip, data, times, compensations, bar))
+        records.append(
+            _evaluate_chip(chip, data, times, compensations, bar, calibration)
+        )
         metric = _metric(metric, records[0])
         result = DriftResult(
             records, times, compensations, metric, seed, _label(chip), model.name
@@ -124,6 +133,7 @@ def monte_carlo(
     batch_size=256,
     rules=(),
     verbose=1,
+    calibration=None,
 ):
     """Program many chips and evaluate each once, as programmed and without drift.
 
@@ -140,6 +150,7 @@ def monte_carlo(
         batch_size: Integer, for arrays. Defaults to `256`.
         rules: Rules by layer, as in `program`.
         verbose: 0 or 1, as in `drift_sweep`. Defaults to `1`.
+        calibration: As in `drift_sweep`.
 
     Returns:
         A dictionary from the names of metrics to arrays of shape `(chips,)`.
@@ -155,12 +166,14 @@ def monte_carlo(
     """
     chip, kernels = blank_chip(model, device, "none", "off", rules)
     _check_chips(chip, model, chips)
-    data = _evaluable(data, batch_size)
-    bar = _bar(chips, verbose)
+    data = evaluable(data, batch_size)
+    if calibration is not None:
+        calibration = calibration_batches(calibration)
+    bar = progress_bar(chips, verbose)
     found = []
     for i in range(chips):
         chip.write(kernels, seed + i)
-        found.append(chip.evaluate(**data, return_dict=True, verbose=0))
+        found.append(_evaluate(chip, data, calibration))
         bar.add(1)
     return {name: np.array([record[name] for record in found]) for name in found[0]}
 
@@ -168,20 +181,26 @@ def monte_carlo(
 def _check_chips(chip, model, chips):
     if not isinstance(chips, int) or chips < 1:
         raise ValueError(f"`chips` must be an integer ≥ 1. Received: chips={chips}.")
-    if not chip.compiled:
+    check_compiled(chip, model)
+
+
+def check_compiled(evaluated, model):
+    """Raise `ValueError` if what is to be evaluated of a model is not compiled."""
+    if not evaluated.compiled:
         raise ValueError(
             f"The model '{model.name}' is not compiled. Call model.compile(loss=..., "
             "metrics=[...]) first: the sweep evaluates with its loss and metrics."
         )
 
 
-def _bar(target, verbose):
+def progress_bar(target, verbose):
+    """A progress bar of evaluations: in a log, one line at the end."""
     if verbose and not sys.stdout.isatty() and "ipykernel" not in sys.modules:
         verbose = 2  # In a log, one line at the end.
     return keras.utils.Progbar(target, verbose=verbose, unit_name="evaluation")
 
 
-def _evaluate_chip(chip, data, times, compensations, bar):
+def _evaluate_chip(chip, data, times, compensations, bar, calibration):
     """{compensation: {time label: {metric: value}}} of one chip."""
     record = {}
     for name in compensations:
@@ -189,9 +208,17 @@ def _evaluate_chip(chip, data, times, compensations, bar):
         record[name] = {}
         for label, seconds in times.items():
             chip.t = seconds
-            record[name][label] = chip.evaluate(**data, return_dict=True, verbose=0)
+            record[name][label] = _evaluate(chip, data, calibration)
             bar.add(1)
     return record
+
+
+def _evaluate(chip, data, calibration):
+    if calibration is not None:
+        # From the model's statistics: what a time gives depends on no time before.
+        chip.copy_digital_weights()
+        reestimate(chip, calibration)
+    return chip.evaluate(**data, return_dict=True, verbose=0)
 
 
 def _as_list(compensation):
@@ -215,7 +242,7 @@ def _labelled(times):
     return {label: check_time(t) for label, t in times.items()}
 
 
-def _evaluable(data, batch_size):
+def evaluable(data, batch_size):
     """Keyword arguments for `evaluate`, arrays made into batches only once."""
     if data is None:
         raise ValueError("`data` is missing. Give a pair (x, y) or a batched dataset.")
@@ -251,7 +278,11 @@ def _label(chip):
 
 
 def _metric(metric, record):
-    values = next(iter(next(iter(record.values())).values()))
+    return chosen_metric(metric, next(iter(next(iter(record.values())).values())))
+
+
+def chosen_metric(metric, values):
+    """The metric asked for, or the first of the values found, or else the loss."""
     if metric is None:
         return next((name for name in values if name != "loss"), "loss")
     if metric not in values:
