@@ -58,4 +58,4 @@ def row(what, plain, other, ratio, bound):
     )
 
 
-HEADER = f"{'what':<58} {'plain ms':>9} {'hwa ms':>9} {'ratio':>7} {'bound':>6}"
+HEADER = f"{'what':<58} {'plain ms':>9} {'other ms':>9} {'ratio':>7} {'bound':>6}"

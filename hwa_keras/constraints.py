@@ -1,11 +1,13 @@
-"""Constraints on the weights that are trained behind quantized ones."""
+"""Constraints on the weights that are trained behind quantized or noisy ones."""
+
+import math
 
 import keras
 from keras import ops
 
 from hwa_keras.registry import PACKAGE
 
-__all__ = ["WeightClip"]
+__all__ = ["AggressiveClip", "HistogramClip", "WeightClip"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -26,10 +28,7 @@ class WeightClip(keras.constraints.Constraint):
     """
 
     def __init__(self, clip_value=1):
-        if not clip_value > 0:
-            raise ValueError(
-                f"`clip_value` must be positive. Received: clip_value={clip_value!r}."
-            )
+        _check_positive("clip_value", clip_value)
         self.clip_value = clip_value
 
     def __call__(self, w):
@@ -40,7 +39,97 @@ class WeightClip(keras.constraints.Constraint):
         return {"clip_value": self.clip_value}
 
 
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class AggressiveClip(WeightClip):
+    """Clips weights to [−c, c], a small range, after each update.
+
+    Noise on hardware is relative to the largest weight of a layer. In a small range
+    many weights are as large as the largest, and small next to none.
+
+    Args:
+        c: Float > 0, in the units of the weights. Defaults to `0.2`.
+
+    Raises:
+        ValueError: If `c` is not positive and finite.
+
+    Example:
+        >>> constraint = hwa_keras.constraints.AggressiveClip(c=0.25)
+        >>> [float(w) for w in constraint(np.array([-3.0, 0.125, 2.0]))]
+        [-0.25, 0.125, 0.25]
+        >>> layer = keras.layers.Dense(3, kernel_constraint=constraint)
+
+    Reference:
+        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024.
+    """
+
+    def __init__(self, c=0.2):
+        _check_positive("c", c)
+        super().__init__(c)
+
+    @property
+    def c(self):
+        """The largest magnitude."""
+        return self.clip_value
+
+    def get_config(self):
+        return {"c": self.c}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class HistogramClip(keras.constraints.Constraint):
+    """Clips weights to [−α·σ_W, α·σ_W] after each update.
+
+    σ_W is the standard deviation of the weights of the tensor, taken anew at each
+    update. Noise and quantization steps on hardware are relative to the largest
+    weight of a layer: without outliers they are smaller for all others.
+
+    Args:
+        alpha: Float > 0, in standard deviations. Defaults to `2.0`.
+
+    Raises:
+        ValueError: If `alpha` is not positive and finite.
+
+    Example:
+        >>> constraint = hwa_keras.constraints.HistogramClip(alpha=1.0)
+        >>> [float(w) for w in constraint(np.array([-3.0, -1.0, 1.0, 3.0]) * 2)]
+        [-4.472..., -2.0, 2.0, 4.472...]
+        >>> layer = keras.layers.Dense(3, kernel_constraint=constraint)
+
+    Reference:
+        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, equation 3.18 and
+          algorithm 2; Joshi et al., 2020, arXiv:1906.03138.
+    """
+
+    def __init__(self, alpha=2.0):
+        _check_positive("alpha", alpha)
+        self.alpha = alpha
+
+    def __call__(self, w):
+        w = ops.convert_to_tensor(w)
+        limit = self.alpha * ops.std(w)
+        return ops.clip(w, -limit, limit)
+
+    def get_config(self):
+        return {"alpha": self.alpha}
+
+
+_NAMED = {
+    "weight_clip": WeightClip,
+    "aggressive_clip": AggressiveClip,
+    "histogram_clip": HistogramClip,
+}
+
+
 def resolve(kwargs):
-    """Keras does not know the name "weight_clip", which hardware layers take."""
-    named = [key for key, value in kwargs.items() if str(value) == "weight_clip"]
-    return {**kwargs, **{key: WeightClip() for key in named}}
+    """Keras does not know these names, which hardware layers take."""
+    return {
+        key: _NAMED[value]() if isinstance(value, str) and value in _NAMED else value
+        for key, value in kwargs.items()
+    }
+
+
+def _check_positive(name, value):
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"`{name}` must be positive and finite. Received: {name}={value!r}."
+        )

@@ -147,6 +147,20 @@ def test_chips_of_another_strength_are_other_chips():
     np.testing.assert_allclose(large, 2 * small, rtol=1e-4, atol=1e-6)
 
 
+def test_a_noise_whose_scale_is_changed_makes_other_chips():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)])
+    w = ops.convert_to_numpy(model.layers[0].kernel).astype("float64")
+    noise = ProcessVariation(0.1)
+    errors = []
+    for scale in (1.0, 3.0, 0.0, 1.0):
+        noise.scale.assign(scale)
+        chip = hwa_keras.program(model, noise, seed=1)
+        errors.append(chip.tiles[0].kernel - w)
+    np.testing.assert_allclose(errors[1], 3 * errors[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(errors[2], 0.0, atol=1e-7)
+    np.testing.assert_array_equal(errors[3], errors[0])
+
+
 def test_what_a_noise_holds_in_training_is_not_what_a_chip_gets():
     model = converted(ProcessVariation(0.2))
     trained_with = model.transformations[0].noise

@@ -1,16 +1,28 @@
-"""What hwa_keras needs of one backend's own API: compilation, replicas and
+"""What hwa_keras needs of one backend's own API: compilation, gradients, replicas and
 batches.
 
 Everything else is written in `keras.ops`. Each backend has a file of its own
-with the same four functions.
+with the same functions.
 """
 
 import keras
 
 if keras.backend.backend() == "tensorflow":
-    from hwa_keras.backend.tensorflow import batched, fuse, replica_id, traced
+    from hwa_keras.backend.tensorflow import (
+        batched,
+        fuse,
+        replica_id,
+        traced,
+        value_and_gradient,
+    )
 elif keras.backend.backend() == "jax":
-    from hwa_keras.backend.jax import batched, fuse, replica_id, traced
+    from hwa_keras.backend.jax import (
+        batched,
+        fuse,
+        replica_id,
+        traced,
+        value_and_gradient,
+    )
 else:
     raise ImportError(
         "hwa_keras runs on the TensorFlow and JAX backends of Keras, and the "
@@ -19,4 +31,4 @@ else:
         "of keras."
     )
 
-__all__ = ["batched", "fuse", "replica_id", "traced"]
+__all__ = ["batched", "fuse", "replica_id", "traced", "value_and_gradient"]

@@ -21,3 +21,13 @@ def replica_id():
 def batched(x, y, batch_size):
     """Keyword arguments for `evaluate`: slicing arrays costs nothing here."""
     return {"x": x, "y": y, "batch_size": batch_size}
+
+
+def value_and_gradient(function, tensors):
+    """The value of `function(tensors)`, which is a pair (loss, rest), and gradients.
+
+    Returns:
+        A pair: what the function returns, and a list of the gradients of its first
+        part with respect to the tensors.
+    """
+    return jax.value_and_grad(function, has_aux=True)(tensors)

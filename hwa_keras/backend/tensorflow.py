@@ -36,3 +36,18 @@ def batched(x, y, batch_size):
     """Keyword arguments for `evaluate` that make batches of arrays only once."""
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
     return {"x": dataset.cache().prefetch(2)}
+
+
+def value_and_gradient(function, tensors):
+    """The value of `function(tensors)`, which is a pair (loss, rest), and gradients.
+
+    Returns:
+        A pair: what the function returns, and a list of the gradients of its first
+        part with respect to the tensors, None where it does not depend on one.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(tensors)
+        value = function(tensors)
+    gradients = tape.gradient(value[0], tensors)
+    # Gathers, as in embeddings, give a sparse gradient.
+    return value, [None if g is None else tf.convert_to_tensor(g) for g in gradients]

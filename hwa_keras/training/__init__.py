@@ -1,6 +1,15 @@
-"""Training: callbacks for hardware-aware fits."""
+"""Training: sharpness-aware steps, and callbacks for hardware-aware fits."""
 
 from hwa_keras.training import callbacks
-from hwa_keras.training.callbacks import NoiseRamp
+from hwa_keras.training.callbacks import ConstrainKernels, NoiseRamp, RhoSchedule
+from hwa_keras.training.perturbation import Perturbation
+from hwa_keras.training.sharpness_aware import SharpnessAwareModel
 
-__all__ = ["NoiseRamp", "callbacks"]
+__all__ = [
+    "ConstrainKernels",
+    "NoiseRamp",
+    "Perturbation",
+    "RhoSchedule",
+    "SharpnessAwareModel",
+    "callbacks",
+]

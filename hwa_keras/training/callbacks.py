@@ -4,11 +4,13 @@ import math
 
 import keras
 
+from hwa_keras.kernels import find_kernels
 from hwa_keras.layers import HardwareLayer
 from hwa_keras.model import HWAModel
 from hwa_keras.noise import Noise, leaves
+from hwa_keras.training.sharpness_aware import SharpnessAwareModel
 
-__all__ = ["NoiseRamp", "noises_of"]
+__all__ = ["ConstrainKernels", "NoiseRamp", "RhoSchedule", "noises_of"]
 
 
 def noises_of(model):
@@ -103,6 +105,149 @@ class NoiseRamp(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["noise_scale"] = self._current
+
+
+class RhoSchedule(keras.callbacks.Callback):
+    """Sets the neighborhood of a `SharpnessAwareModel` at the start of each epoch.
+
+    The value is written into `logs` as `rho`. Nothing is compiled again.
+
+    Args:
+        schedule: Function from an epoch, counted from 0, and the current ρ to the ρ
+            of that epoch, a float > 0. One that does not look at the current ρ has a
+            resumed fit (`initial_epoch=`) go on where it was.
+
+    Raises:
+        TypeError: If `schedule` is no function, or at the start of the fit, if the
+            model is not sharpness-aware.
+        ValueError: If the schedule returns something else than a positive number.
+
+    Example:
+        >>> inputs = keras.Input((8,))
+        >>> model = hwa_keras.training.SharpnessAwareModel(
+        ...     inputs, keras.layers.Dense(3)(inputs)
+        ... )
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(
+        ...     np.ones((4, 8)), np.ones((4, 3)), epochs=3, verbose=0,
+        ...     callbacks=[
+        ...         hwa_keras.training.RhoSchedule(lambda epoch, rho: (epoch + 1) / 20)
+        ...     ],
+        ... )
+        >>> [round(rho, 2) for rho in history.history["rho"]]
+        [0.05, 0.1, 0.15]
+    """
+
+    def __init__(self, schedule):
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(
+                "`schedule` must be a function from an epoch and the current rho to "
+                f"the next. Received: {schedule!r}."
+            )
+        self.schedule = schedule
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, SharpnessAwareModel):
+            raise TypeError(
+                f"RhoSchedule needs a SharpnessAwareModel, and '{self.model.name}' is "
+                f"a {type(self.model).__name__}. Wrap it: "
+                "SharpnessAwareModel.wrap(model)."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.rho = self.schedule(epoch, self.model.rho)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["rho"] = self.model.rho
+
+
+class ConstrainKernels(keras.callbacks.Callback):
+    """Applies a constraint to every kernel of a model, for the time of a fit.
+
+    After each update of the weights each kernel W becomes constraint(W). A kernel
+    with a constraint of its own keeps it: the layer's is applied first, then this
+    one. Weights that are no kernels are left alone, and so are the weights that a fit
+    starts from, until their first update. When the fit ends, the constraints are as
+    they were before. After a fit that an exception has cut short they stay, until
+    the callback is used again.
+
+    Args:
+        constraint: A `keras.constraints.Constraint`, such as
+            `hwa_keras.constraints.AggressiveClip()`, or a function from a weight
+            tensor to one of the same shape.
+
+    Raises:
+        TypeError: If `constraint` is neither.
+        ValueError: At the start of the fit, if the model has no kernels.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        >>> model.compile(keras.optimizers.SGD(10.0), "mse")
+        >>> clip = hwa_keras.constraints.AggressiveClip(0.25)
+        >>> history = model.fit(
+        ...     np.ones((4, 8)), np.ones((4, 3)), verbose=0,
+        ...     callbacks=[hwa_keras.training.ConstrainKernels(clip)],
+        ... )
+        >>> float(ops.max(ops.abs(model.layers[0].kernel)))
+        0.25
+    """
+
+    def __init__(self, constraint):
+        super().__init__()
+        if isinstance(constraint, type) or not callable(constraint):
+            raise TypeError(
+                "`constraint` must be a Keras constraint, such as "
+                "hwa_keras.constraints.HistogramClip(alpha=2.0), or a function of a "
+                f"tensor. Received: {constraint!r} of type {type(constraint).__name__}."
+            )
+        self.constraint = constraint
+        self._placed = []  # Pairs (kernel, its constraint during the fit).
+
+    def on_train_begin(self, logs=None):
+        self._remove()  # What a fit that was cut short has left.
+        kernels = [kernel.variable for kernel in find_kernels(self.model)[0]]
+        if not kernels:
+            raise ValueError(
+                f"ConstrainKernels found no kernels in the model '{self.model.name}'. "
+                "Kernels are weights of two or more dimensions named '...kernel'."
+            )
+        for kernel in kernels:
+            both = _DuringFit(kernel.constraint, self.constraint)
+            kernel.constraint = both
+            self._placed.append((kernel, both))
+        # A step that an earlier fit compiled does not know of the constraint.
+        self.model.make_train_function(force=True)
+
+    def on_train_end(self, logs=None):
+        self._remove()
+        self.model.make_train_function(force=True)
+
+    def _remove(self):
+        for kernel, both in self._placed:
+            kernel.constraint = _without(kernel.constraint, both)
+        self._placed = []
+
+
+class _DuringFit:
+    """The constraint that a kernel had before, then another."""
+
+    def __init__(self, before, constraint):
+        self.before = before
+        self.constraint = constraint
+
+    def __call__(self, w):
+        return self.constraint(w if self.before is None else self.before(w))
+
+
+def _without(constraint, part):
+    """A constraint without one `_DuringFit`, which others may have come upon."""
+    if constraint is part:
+        return part.before
+    if isinstance(constraint, _DuringFit):
+        constraint.before = _without(constraint.before, part)
+    return constraint
 
 
 _SCHEDULES = {

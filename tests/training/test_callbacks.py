@@ -6,10 +6,12 @@ import pytest
 from keras import ops
 
 import hwa_keras
+from hwa_keras.constraints import AggressiveClip, HistogramClip
+from hwa_keras.kernels import find_kernels
 from hwa_keras.noise import AdditiveGaussian, Compose, DropConnect
-from hwa_keras.training import NoiseRamp
+from hwa_keras.training import ConstrainKernels, NoiseRamp
 from hwa_keras.training.callbacks import noises_of
-from tests import zoo
+from tests import fresh, zoo
 
 
 def fit(model, callbacks, epochs=4, **kwargs):
@@ -117,3 +119,149 @@ def test_bad_input(kwargs, message):
 def test_a_model_without_noise_is_refused():
     with pytest.raises(ValueError, match="found no noise in the model"):
         fit(hwa_keras.to_hwa(zoo.mlp(), verbose=0), [NoiseRamp()], epochs=1)
+
+
+# --- ConstrainKernels
+
+
+def kernels_of(model):
+    return [kernel.variable for kernel in find_kernels(model)[0]]
+
+
+def largest(model):
+    """The largest magnitude among the values of each kernel."""
+    return [np.abs(ops.convert_to_numpy(k)).max() for k in kernels_of(model)]
+
+
+def hardware_mlp():
+    layer = hwa_keras.layers.HWADense
+    layers = [layer(n, kernel_noise="programming_noise") for n in (8, 3)]
+    return keras.Sequential([keras.Input((12,)), *layers])
+
+
+def step(model, callbacks=(), jit_compile="auto", compiled=False):
+    """A few updates that are large enough to drive every kernel out of ±0.2."""
+    x, y = zoo.inputs_for(getattr(model, "model", model), 16), np.arange(16) % 3
+    if not compiled:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(1.0), loss, jit_compile=jit_compile)
+    model.fit(x, y, callbacks=list(callbacks), batch_size=8, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        zoo.mlp,
+        zoo.nested,
+        zoo.subclassed,
+        noisy_mlp,
+        hardware_mlp,
+        pytest.param(zoo.residual_cnn, marks=pytest.mark.slow),
+        pytest.param(zoo.recurrent, marks=pytest.mark.slow),
+        pytest.param(zoo.attention, marks=pytest.mark.slow),
+    ],
+)
+def test_constrains_every_kernel_and_nothing_else(build):
+    model = build()
+    step(model, [ConstrainKernels(AggressiveClip(0.01))])
+    np.testing.assert_allclose(largest(model), 0.01, rtol=1e-6)
+    assert all(kernel.constraint is None for kernel in kernels_of(model))
+    kernels = {id(kernel) for kernel in kernels_of(model)}
+    others = [w for w in model.trainable_weights if id(w) not in kernels]
+    assert max(np.abs(ops.convert_to_numpy(w)).max() for w in others) > 0.01
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_compiled_steps_know_of_the_constraint_and_forget_it(jit_compile):
+    model = zoo.mlp()
+    step(model, jit_compile=jit_compile)
+    assert min(largest(model)) > 0.2
+    step(model, [ConstrainKernels(AggressiveClip())], compiled=True)
+    assert max(largest(model)) <= np.float32(0.2)
+    step(model, compiled=True)
+    assert min(largest(model)) > 0.2
+
+
+def test_histogram_clip_takes_the_deviation_of_each_kernel_at_each_update():
+    """SGD by hand, on a linear model with a known gradient."""
+    layers = [keras.layers.Dense(n, use_bias=False) for n in (3, 2)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    a, b = (ops.convert_to_numpy(layer.kernel).astype("float64") for layer in layers)
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
+    callback = ConstrainKernels(HistogramClip(1.2))
+    model.fit(x, y, epochs=3, batch_size=6, verbose=0, callbacks=[callback])
+    for _ in range(3):
+        error = (x @ a @ b - y) / 6  # 2/(6·2) times the difference
+        a, b = a - 0.1 * x.T @ error @ b.T, b - 0.1 * (x @ a).T @ error
+        a, b = (np.clip(w, -1.2 * w.std(), 1.2 * w.std()) for w in (a, b))
+    for layer, expected in zip(layers, (a, b), strict=True):
+        found = ops.convert_to_numpy(layer.kernel)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_constraint_of_the_layer_is_applied_first_and_kept():
+    own = keras.constraints.NonNeg()
+    layer = keras.layers.Dense(3, kernel_constraint=own)
+    model = keras.Sequential([keras.Input((12,)), layer])
+    seen = []
+
+    def minus(w):
+        seen.append(w)
+        return -w
+
+    step(model, [ConstrainKernels(AggressiveClip()), ConstrainKernels(minus)])
+    kernel = ops.convert_to_numpy(layer.kernel)
+    assert seen and kernel.max() == 0 and kernel.min() == -np.float32(0.2)
+    assert layer.kernel.constraint is own
+
+
+def test_what_a_fit_that_was_cut_short_left_goes_with_the_next():
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model = zoo.mlp()
+    callback = ConstrainKernels(AggressiveClip())
+    with pytest.raises(KeyboardInterrupt):
+        step(model, [callback, Stop()])
+    step(model, [callback])
+    assert max(largest(model)) <= np.float32(0.2)
+    assert all(kernel.constraint is None for kernel in kernels_of(model))
+
+
+@pytest.mark.tensorflow_only
+def test_constrains_on_two_replicas():
+    fresh.run(
+        """
+        import keras, numpy as np, tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        halves = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, halves)
+        import hwa_keras
+        from tests import zoo
+        from tests.training import test_callbacks
+
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = zoo.mlp()
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(keras.optimizers.SGD(1.0), loss)
+        clip = hwa_keras.constraints.AggressiveClip(0.01)
+        callback = hwa_keras.training.ConstrainKernels(clip)
+        test_callbacks.step(model, [callback], compiled=True)
+        np.testing.assert_allclose(test_callbacks.largest(model), 0.01, rtol=1e-6)
+        """
+    )
+
+
+@pytest.mark.parametrize("constraint", [None, 0.2, "max_norm", AggressiveClip])
+def test_what_is_no_constraint_is_refused(constraint):
+    with pytest.raises(TypeError, match="`constraint` must be a Keras constraint"):
+        ConstrainKernels(constraint)
+
+
+def test_a_model_without_kernels_is_refused():
+    model = keras.Sequential([keras.Input((12,)), keras.layers.BatchNormalization()])
+    with pytest.raises(ValueError, match="found no kernels in the model"):
+        step(model, [ConstrainKernels(AggressiveClip())])
