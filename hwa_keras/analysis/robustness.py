@@ -1,0 +1,357 @@
+"""Robustness: what a metric loses on imperfect weights, and what goes with it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from keras import ops
+
+from hwa_keras import noise as noise_family
+from hwa_keras import random
+from hwa_keras.analysis.curve import Curve
+from hwa_keras.conversion import to_hwa
+from hwa_keras.deployment.batchnorm import calibration_batches, reestimate
+from hwa_keras.deployment.programming import blank_chip
+from hwa_keras.deployment.sweep import (
+    check_compiled,
+    chosen_metric,
+    evaluable,
+    progress_bar,
+)
+from hwa_keras.devices.device import Device
+from hwa_keras.quantizers import Uniform
+from hwa_keras.wrapper import ModelWrapper
+
+__all__ = ["Correlation", "correlation", "quantization_curve", "robustness_curve"]
+
+
+@dataclass(frozen=True)
+class _Exact(Device):
+    """Holds what is written to it: the imperfection comes from what is written."""
+
+    def program(self, weights, seed):
+        return {"weights": weights}
+
+    def read(self, state, t, z=None):
+        return state["weights"] + 0.0 * t
+
+
+def robustness_curve(
+    model,
+    data,
+    sigmas=(0.0, 0.1, 0.2, 0.3, 0.4),
+    repeats=10,
+    noise=None,
+    calibration=None,
+    metric=None,
+    seed=0,
+    batch_size=256,
+    verbose=1,
+):
+    """Measure a model on chips whose conductances vary more and more.
+
+    Every kernel is replaced by W̃ = W·(1 + σ_c·z) with z standard normal, drawn once
+    per chip: σ_c is the conductance variation. All levels are measured on the same
+    chips, whose z stay while σ_c grows, so that the curve is paired along its levels,
+    and with that of another model of the same shapes. All evaluations share one
+    compiled graph. At σ_c = 0 one sample suffices, and is all that is taken, where
+    the noise leaves the kernels as they are.
+
+    Args:
+        model: A built and compiled Keras model, as `hwa_keras.program` takes it: of
+            an `HWAModel` the kernels are those quantized as in training. It is not
+            changed.
+        data: What to evaluate on: a pair of arrays `(x, y)`, or anything else that
+            `model.evaluate` takes as one argument, such as a batched
+            `tf.data.Dataset`.
+        sigmas: List of floats ≥ 0, the values of σ_c. Defaults to those of the thesis.
+        repeats: Integer ≥ 1, the number of chips. Defaults to `10`.
+        noise: A `hwa_keras.noise.Noise` or its name: another noise, whose scale is
+            multiplied by each of `sigmas`. None means
+            `MultiplicativeGaussian(std=1.0)`.
+        calibration: Inputs, as `hwa_keras.adapt_batchnorm` takes them, on which the
+            batch-norm statistics of each chip are re-estimated before it is
+            evaluated (AdaBS); or None.
+        metric: Name of the compiled metric (or `"loss"`) that tables and plots show.
+            Defaults to the first metric, else the loss. All are measured.
+        seed: Integer, the seed of the first chip: chip i is the one that
+            `hwa_keras.program(model, noise, seed=seed + i)` gives. Defaults to `0`.
+        batch_size: Integer, for arrays. Defaults to `256`.
+        verbose: 0 or 1, whether to show a progress bar (in a log: one line at the
+            end). Defaults to `1`.
+
+    Returns:
+        A `Curve` over σ_c, with `repeats` samples at each level.
+
+    Raises:
+        TypeError: If `noise` is no noise of hwa_keras.
+        ValueError: If the model is not compiled, the data is empty or an argument is
+            out of its range.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+        >>> model.compile("adam", "mse")
+        >>> data = np.ones((4, 8)), np.ones((4, 3))
+        >>> curve = hwa_keras.analysis.robustness_curve(
+        ...     model, data, sigmas=[0.0, 0.4], repeats=3, verbose=0
+        ... )
+        >>> curve.values(0.0).shape, curve.values(0.4).shape
+        ((1,), (3,))
+
+    Reference:
+        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, equation 3.38 (the
+          variation) and section 5.4 (σ_c from 0 to 0.4, ten repeats).
+    """
+    sigmas = _checked_sigmas(sigmas)
+    _check_repeats(repeats)
+    quantity = "conductance variation σ_c"
+    if noise is None:
+        noise = noise_family.MultiplicativeGaussian(std=1.0)
+    else:
+        noise = _checked_noise(noise)
+        quantity = f"scale of {type(noise).__name__}"
+    chip, kernels = blank_chip(model, _Exact(), "none", "off")
+    check_compiled(chip, model)
+    data = evaluable(data, batch_size)
+    if calibration is not None:
+        calibration = calibration_batches(calibration)
+    bar = progress_bar(len(sigmas) * repeats, verbose)
+    samples = {}
+    for sigma in sigmas:
+        records = []
+        for i in range(repeats):
+            varied = _varied(kernels, noise, sigma, seed + i)
+            chip.write(varied, seed + i)
+            if calibration is not None:
+                reestimate(chip, calibration)
+            records.append(chip.evaluate(**data, return_dict=True, verbose=0))
+            metric = chosen_metric(metric, records[0])
+            if sigma == 0 and _equal(varied, kernels):
+                bar.add(repeats)
+                break
+            bar.add(1)
+        samples[sigma] = {key: [r[key] for r in records] for key in records[0]}
+    return Curve(model.name, quantity, metric, samples)
+
+
+def _checked_sigmas(sigmas):
+    sigmas = [float(sigma) for sigma in sigmas]
+    if not sigmas or not all(0 <= sigma < np.inf for sigma in sigmas):
+        raise ValueError(
+            "`sigmas` must be one or more finite numbers ≥ 0. Received: "
+            f"sigmas={sigmas}."
+        )
+    return sigmas
+
+
+def _check_repeats(repeats):
+    if not isinstance(repeats, int) or repeats < 1:
+        raise ValueError(
+            f"`repeats` must be an integer ≥ 1. Received: repeats={repeats}."
+        )
+
+
+def _checked_noise(noise):
+    found = noise_family.get(noise)
+    if not isinstance(found, noise_family.Noise):
+        raise TypeError(
+            "`noise` must be a hwa_keras noise, its name or None. Received: "
+            f"{noise!r} of type {type(noise).__name__}."
+        )
+    return found
+
+
+def _varied(kernels, noise, sigma, seed):
+    """The kernels of a chip: what `Chip.write` leaves with the noise as the device."""
+    base = random.seed_from(seed)
+    varied = []
+    for i, kernel in enumerate(kernels):
+        own = random.fold_in(random.fold_in(base, i), 0)
+        # Not by the device: a compiled graph may hold the scale as a constant.
+        strength = noise.strength(sigma, chip=own)
+        varied.append(noise.perturb(ops.cast(kernel, "float32"), own, strength))
+    return varied
+
+
+def _equal(varied, kernels):
+    return all(
+        np.array_equal(ops.convert_to_numpy(v), ops.convert_to_numpy(k))
+        for v, k in zip(varied, kernels, strict=True)
+    )
+
+
+def quantization_curve(
+    model,
+    data,
+    bits=(8, 7, 6, 5, 4),
+    skip=("first",),
+    metric=None,
+    batch_size=256,
+    verbose=1,
+):
+    """Measure a model whose kernels are quantized ever more coarsely, untrained for it.
+
+    A kernel is rounded to the uniform, symmetric grid of b-bit signed codes from
+    −(2^(b−1) − 1) to 2^(b−1) − 1, the largest code at the largest magnitude of the
+    kernel. Biases, normalization and embeddings keep their precision. All evaluations
+    share one compiled graph.
+
+    Args:
+        model: A built and compiled Keras model. Of an `HWAModel`, or another model
+            around a model, the kernels in full precision are quantized, without its
+            own quantizers; layers that quantize on their own do so. It is not changed.
+        data: What to evaluate on, as in `robustness_curve`.
+        bits: List of integers ≥ 2, the bits per weight.
+        skip: Layers that keep their precision, as in `hwa_keras.to_hwa`. Defaults to
+            the first layer with a kernel.
+        metric: Name of the compiled metric (or `"loss"`) that tables and plots show.
+            Defaults to the first metric, else the loss. All are measured.
+        batch_size: Integer, for arrays. Defaults to `256`.
+        verbose: 0 or 1, as in `robustness_curve`. Defaults to `1`.
+
+    Returns:
+        A `Curve` over the bits per weight, with one sample at each level: nothing in
+        it is random. Curves of models that were trained from different seeds give
+        the spread.
+
+    Raises:
+        ValueError: If the model is not compiled, the data is empty or an argument is
+            out of its range.
+
+    Example:
+        >>> model = keras.Sequential([
+        ...     keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(3)
+        ... ])
+        >>> model.compile("adam", "mse")
+        >>> data = np.ones((4, 8)), np.ones((4, 3))
+        >>> curve = hwa_keras.analysis.quantization_curve(
+        ...     model, data, bits=[8, 4], verbose=0
+        ... )
+        >>> curve.levels
+        [8, 4]
+
+    Reference:
+        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 5.5.1.
+    """
+    bits = list(bits)
+    if not bits or not all(isinstance(b, (int, np.integer)) and b >= 2 for b in bits):
+        raise ValueError(
+            f"`bits` must be one or more integers ≥ 2. Received: bits={bits}."
+        )
+    check_compiled(model, model)
+    hwa = to_hwa(
+        model.innermost if isinstance(model, ModelWrapper) else model,
+        skip=skip,
+        verbose=0,
+    )
+    chip, kernels = blank_chip(hwa, _Exact(), "none", "off")
+    # An optimizer is never used: nothing trains.
+    chip.compile_from_config({**model.get_compile_config(), "optimizer": "sgd"})
+    chosen = {id(variable) for variable in hwa.kernels}
+    weights = chip.structure.weights
+    data = evaluable(data, batch_size)
+    bar = progress_bar(len(bits), verbose)
+    samples = {}
+    for b in bits:
+        quantizer = Uniform(levels=2 ** (b - 1), scale="max")
+        rounded = [
+            quantizer(kernel) if id(weights[tile.index]) in chosen else kernel
+            for tile, kernel in zip(chip.tiles, kernels, strict=True)
+        ]
+        chip.write(rounded, 0)
+        found = chip.evaluate(**data, return_dict=True, verbose=0)
+        metric = chosen_metric(metric, found)
+        samples[int(b)] = {key: [value] for key, value in found.items()}
+        bar.add(1)
+    return Curve(model.name, "bits per weight", metric, samples)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation of two quantities over a set of models.
+
+    Args:
+        r: Float in [−1, 1], the coefficient.
+        p: Float, the probability of an |r| as large without any correlation.
+        low: Lower end of the 95 % interval of r.
+        high: Upper end of the 95 % interval of r.
+        count: Integer, the number of models.
+
+    Example:
+        >>> found = hwa_keras.analysis.correlation([1.0, 2.0, 3.0], [1.0, 2.0, 2.5])
+        >>> isinstance(found, hwa_keras.analysis.Correlation)
+        True
+    """
+
+    r: float
+    p: float
+    low: float
+    high: float
+    count: int
+
+
+def correlation(sharpness, robustness):
+    """Tell whether flat minima and robustness go together over a set of models.
+
+    The thesis takes as the robustness of a model what it loses: the difference of its
+    metric between σ_c = 0 and σ_c = 0.4, as in
+    `curve.estimate(0.0).mean - curve.estimate(0.4).mean`.
+
+    Args:
+        sharpness: Sequence of floats, one per model.
+        robustness: Sequence of floats, one per model, in the same order.
+
+    Returns:
+        A `Correlation`. Its p-value and interval hold for normally distributed
+        quantities; from three models the interval is all of [−1, 1].
+
+    Raises:
+        ValueError: If the sequences differ in length, tell of fewer than three
+            models, are constant, or hold NaN or infinite values.
+
+    Example:
+        >>> found = hwa_keras.analysis.correlation(
+        ...     [0.10, 0.14, 0.22, 0.31, 0.35], [0.02, 0.05, 0.06, 0.11, 0.10]
+        ... )
+        >>> round(found.r, 3), round(found.p, 3), found.count
+        (0.956, 0.011, 5)
+
+    Reference:
+        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 5.4.4 and
+          table 5.10.
+    """
+    given = {"sharpness": sharpness, "robustness": robustness}
+    first, second = (_checked_sequence(name, value) for name, value in given.items())
+    if len(first) != len(second):
+        raise ValueError(
+            "`sharpness` and `robustness` must have one number per model each. "
+            f"Received: {len(first)} and {len(second)} numbers."
+        )
+    found = scipy.stats.pearsonr(first, second)
+    interval = found.confidence_interval(0.95)
+    return Correlation(
+        float(found.statistic),
+        float(found.pvalue),
+        float(interval.low),
+        float(interval.high),
+        len(first),
+    )
+
+
+def _checked_sequence(name, values):
+    values = np.asarray(values, "float64")
+    if values.ndim != 1 or len(values) < 3:
+        raise ValueError(
+            f"`{name}` must hold one number for each of at least three models. "
+            f"Received an array of shape {values.shape}: {values.tolist()}."
+        )
+    if not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"`{name}` must hold finite numbers. Received: {values.tolist()}."
+        )
+    if np.all(values == values[0]):
+        raise ValueError(
+            f"`{name}` is the same for all models, so nothing correlates with it. "
+            f"Received: {values.tolist()}."
+        )
+    return values
