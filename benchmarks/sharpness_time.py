@@ -30,16 +30,15 @@ METHODS = {
 }
 
 
-def rows(what, build, shape, methods, repeats):
+def rows(what, build, shape, repeats):
     """One line per method, each beside a plain step of its own."""
-    for name, arguments in methods.items():
+    for name, arguments in METHODS.items():
         plain = step_time.stepper(build(), shape, "auto")
         sharp = SharpnessAwareModel.wrap(build(), **arguments)
         found = measure.side_by_side(
             plain, step_time.stepper(sharp, shape, "auto"), repeats
         )
-        bound = "" if "every" in arguments else "2.1"
-        print(measure.row(f"{what}, {name}", *found, bound), flush=True)
+        print(measure.row(f"{what}, {name}", *found, "2.1"), flush=True)
 
 
 MEMORY = """
@@ -81,12 +80,10 @@ def main(_):
     print(measure.describe())
     print(measure.HEADER)
     if FLAGS.part in (None, "mlp"):
-        rows("MLP 784-512-512-10", step_time.mlp, (784,), METHODS, FLAGS.mlp_repeats)
+        rows("MLP 784-512-512-10", step_time.mlp, (784,), FLAGS.mlp_repeats)
     if FLAGS.part in (None, "wide_resnet"):
         build = hwa_keras.models.wide_resnet
-        every = {"SAM, every=2": {"method": "sam", "every": 2}}
-        methods = {**METHODS, **every}
-        rows("WideResNet-16-4", build, (32, 32, 3), methods, FLAGS.pairs)
+        rows("WideResNet-16-4", build, (32, 32, 3), FLAGS.pairs)
     if FLAGS.part in (None, "memory"):
         memory_rows()
 

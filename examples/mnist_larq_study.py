@@ -39,7 +39,6 @@ from rich.console import Console
 from rich.table import Table
 
 import hwa_keras
-from hwa_keras import datasets
 from hwa_keras.analysis import Section, report
 from hwa_keras.noise import ADC, OutputNoise, ProcessVariation
 from hwa_keras.statistics import estimate, proportion
@@ -327,14 +326,13 @@ def _interval(found):
 def main(_):
     start = time.monotonic()
     logging.set_verbosity(logging.WARNING)
-    try:
-        overrides = {key: FLAGS[key].value for key in OVERRIDES}
-        settings = presets.read(FLAGS.config, FLAGS.dataset, Settings, overrides)
-        data = datasets.load(FLAGS.dataset)
-    except (OSError, ValueError) as error:
-        sys.exit(f"mnist_larq_study: {error}")
-    out = Path(FLAGS.out)
-    out.mkdir(parents=True, exist_ok=True)
+    overrides = {key: FLAGS[key].value for key in OVERRIDES}
+    settings, data, out = presets.begin(
+        "mnist_larq_study",
+        FLAGS.dataset,
+        FLAGS.out,
+        lambda: presets.read(FLAGS.config, FLAGS.dataset, Settings, overrides),
+    )
     study = Study(data, settings, out)
     base = compare_bits(study)
     bear_noise(study, base)

@@ -17,7 +17,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 import dataclasses
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from absl import app, flags, logging
 from rich.console import Console
 
 import hwa_keras
-from hwa_keras import datasets
 from hwa_keras.analysis import report
 from hwa_keras.deployment import TIMES
 
@@ -155,14 +153,13 @@ def write_results(results, settings, out):
 def main(_):
     start = time.monotonic()
     logging.set_verbosity(logging.WARNING)  # TensorFlow reports on each export else.
-    try:
-        overrides = {key: FLAGS[key].value for key in OVERRIDES}
-        settings = presets.read(FLAGS.config, FLAGS.dataset, Settings, overrides)
-        data = datasets.load(FLAGS.dataset)
-    except (OSError, ValueError) as error:
-        sys.exit(f"quickstart: {error}")
-    out = Path(FLAGS.out)
-    out.mkdir(parents=True, exist_ok=True)
+    overrides = {key: FLAGS[key].value for key in OVERRIDES}
+    settings, data, out = presets.begin(
+        "quickstart",
+        FLAGS.dataset,
+        FLAGS.out,
+        lambda: presets.read(FLAGS.config, FLAGS.dataset, Settings, overrides),
+    )
     keras.utils.set_random_seed(settings.seed)
 
     console.rule("1. Train a digital model")

@@ -7,6 +7,8 @@ import pytest
 
 from hwa_keras import datasets
 
+pytestmark = pytest.mark.slow  # Arrays of NumPy, the same on any backend.
+
 
 def check(dataset, name, image, train, test, num_classes):
     """A loaded data set has the documented shapes, types and values."""

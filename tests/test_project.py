@@ -11,6 +11,8 @@ import setuptools
 
 from hwa_keras.version import __version__
 
+pytestmark = pytest.mark.slow  # Files, the same on any backend.
+
 ROOT = Path(__file__).parents[1]
 
 

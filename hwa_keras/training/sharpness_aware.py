@@ -51,7 +51,7 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
         eta: Float ≥ 0, added to |w| by ASAM and SAMSON. Defaults to `0.01`.
         norm: 2 or `"inf"`, the norm of SAMSON. Defaults to `2`.
         scaled: Which variables ASAM and SAMSON scale; see `Perturbation`.
-        every: Integer ≥ 1, look ahead in each `every`-th step and take plain steps
+        every: Integer ≥ 1, look ahead for each `every`-th update and make plain ones
             between. Defaults to `1`.
         m: Integer ≥ 1 or None. Compute an ε for each m examples of a batch, and
             average the gradients (m-sharpness). With `jit_compile=True` on TensorFlow
@@ -141,7 +141,7 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
 
         Example:
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
-            >>> hwa = hwa_keras.to_hwa(model, kernel_noise="pcm", verbose=0)
+            >>> hwa = hwa_keras.to_hwa(model, kernel_quantizer="ste_sign", verbose=0)
             >>> sharp = hwa_keras.training.SharpnessAwareModel.wrap(hwa, method="asam")
             >>> sharp.compile("sgd", "mse")
             >>> sharp.model is hwa

@@ -13,6 +13,8 @@ import hwa_keras
 from hwa_keras.analysis import Section, report
 from hwa_keras.deployment import DriftResult
 
+pytestmark = pytest.mark.slow  # A page of text, the same on any backend.
+
 TIMES = {"1 s": 1.0, "1 year": 31_536_000.0}
 
 

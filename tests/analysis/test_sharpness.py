@@ -104,7 +104,7 @@ def test_training_sharpness_aware_flattens():
         model = zoo.mlp()
         trained = wrap(model)
         trained.compile(keras.optimizers.SGD(0.5), LOSS)
-        trained.fit(x, y, 32, 40, verbose=0)
+        trained.fit(x, y, 32, 20, verbose=0)
         model.compile(loss=LOSS)
         found.append(m_sharpness(model, (x, y), rho=0.3, m=256).mean)
     plain, sharp = found

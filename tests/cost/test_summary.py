@@ -12,6 +12,8 @@ from hwa_keras import layers as hwa
 from hwa_keras import noise, quantizers
 from hwa_keras.quantizers import DoReFa, SteSign, SteTern
 
+pytestmark = pytest.mark.slow  # Counts, the same on any backend.
+
 
 def counted(model):
     return hwa_keras.summary(model, verbose=0)

@@ -11,8 +11,13 @@ from tests import fresh, zoo
 SHAPES = {1: (6, 4), 2: (6, 6, 4), 3: (5, 5, 5, 4)}
 
 
-def case(hardware, plain, shape, **kwargs):
-    return pytest.param(hardware, plain, shape, kwargs, id=hardware.__name__)
+def case(hardware, plain, shape, marks=(), **kwargs):
+    name = hardware.__name__
+    return pytest.param(hardware, plain, shape, kwargs, id=name, marks=marks)
+
+
+# Another one of these has the same kernel and the same call.
+ALIKE = pytest.mark.slow
 
 
 def attention_case():
@@ -22,15 +27,18 @@ def attention_case():
 
 CASES = [
     case(hwa.HWADense, layers.Dense, (4,), units=3),
-    case(hwa.HWAConv1D, layers.Conv1D, SHAPES[1], filters=3, kernel_size=2),
+    case(hwa.HWAConv1D, layers.Conv1D, SHAPES[1], ALIKE, filters=3, kernel_size=2),
     case(hwa.HWAConv2D, layers.Conv2D, SHAPES[2], filters=3, kernel_size=2),
-    case(hwa.HWAConv3D, layers.Conv3D, SHAPES[3], filters=3, kernel_size=2),
-    case(hwa.HWADepthwiseConv1D, layers.DepthwiseConv1D, SHAPES[1], kernel_size=2),
+    case(hwa.HWAConv3D, layers.Conv3D, SHAPES[3], ALIKE, filters=3, kernel_size=2),
+    case(
+        hwa.HWADepthwiseConv1D, layers.DepthwiseConv1D, SHAPES[1], ALIKE, kernel_size=2
+    ),
     case(hwa.HWADepthwiseConv2D, layers.DepthwiseConv2D, SHAPES[2], kernel_size=2),
     case(
         hwa.HWASeparableConv2D,
         layers.SeparableConv2D,
         SHAPES[2],
+        ALIKE,
         filters=3,
         kernel_size=2,
     ),
@@ -38,6 +46,7 @@ CASES = [
         hwa.HWAConv2DTranspose,
         layers.Conv2DTranspose,
         SHAPES[2],
+        ALIKE,
         filters=3,
         kernel_size=2,
     ),
@@ -50,7 +59,7 @@ CASES = [
         bias_axes="d",
     ),
     case(hwa.HWALSTM, layers.LSTM, SHAPES[1], units=3),
-    case(hwa.HWAGRU, layers.GRU, SHAPES[1], units=3),
+    case(hwa.HWAGRU, layers.GRU, SHAPES[1], ALIKE, units=3),
     attention_case(),
 ]
 CELLS = [

@@ -58,8 +58,7 @@ def compiled(model, rate=0.1, **kwargs):
     return model
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name, every", [*((m, 1) for m in METHODS), ("asam", 2)])
 def test_a_step_is_that_of_the_formulas(name, every):
     x, y = problem()
     arguments = METHODS[name]
@@ -80,23 +79,27 @@ def test_a_step_is_that_of_the_formulas(name, every):
         np.testing.assert_allclose(ops.convert_to_numpy(found), moved, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"eta": 0.02}, {"scaled": reference.NAMES}, {"norm": "inf"}, {"method": "asam"}],
-)
-def test_the_step_depends_on_eta_biases_and_norm(change):
-    # What tells an implementation without η, with scaled biases, ... from ours.
+def test_the_step_depends_on_eta_biases_and_norm():
+    # The tests above would fail without η, with scaled biases, with another norm, or
+    # with the norm of the gradient alone: each gives another step.
     x, y = problem()
     arguments = {"method": "samson", "rho": 0.5, "norm": 2}
     model = compiled(SharpnessAwareModel(*ends(), **arguments))
     w = started(model)
     model.train_on_batch(x, y)
-    other, _, _ = reference.step(w, x, y, 0.1, **{**arguments, **change})
-    difference = max(
-        np.abs(found - other[key]).max()
-        for found, key in zip(weights_of(model), reference.NAMES, strict=True)
-    )
-    assert difference > 1e-5
+    for change in (
+        {"eta": 0.0},
+        {"scaled": reference.NAMES},
+        {"norm": "inf"},
+        {"method": "asam"},
+        {"method": "sam"},
+    ):
+        other, _, _ = reference.step(w, x, y, 0.1, **{**arguments, **change})
+        difference = max(
+            np.abs(found - other[key]).max()
+            for found, key in zip(weights_of(model), reference.NAMES, strict=True)
+        )
+        assert difference > 1e-5, change
 
 
 def test_which_variables_are_scaled_is_an_argument():
@@ -195,8 +198,7 @@ def test_parts_are_compiled_by_xla_where_they_are_equal():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sam", "samson_inf"])
 def test_mixed_precision_takes_the_same_step_to_its_precision(name):
     x, y = problem()
     model = SharpnessAwareModel(*ends("mixed_float16"), **METHODS[name])
@@ -304,13 +306,18 @@ def test_metrics_and_dropout_are_those_of_a_plain_step():
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda: keras.optimizers.Adam(0.05),
-        lambda: keras.optimizers.SGD(0.1, momentum=0.9, clipnorm=0.1),
         lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
         lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2),
-        lambda: keras.optimizers.AdamW(0.05, weight_decay=0.01),
+        pytest.param(
+            lambda: keras.optimizers.SGD(0.1, momentum=0.9, clipnorm=0.1),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda: keras.optimizers.AdamW(0.05, weight_decay=0.01),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["adam", "clipnorm", "accumulation", "ema", "weight_decay"],
+    ids=["accumulation", "ema", "clipnorm", "weight_decay"],
 )
 def test_optimizers_see_the_gradient_ahead(optimizer):
     # The same optimizer, told the gradients by hand, must end at the same weights.

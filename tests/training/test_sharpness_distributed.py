@@ -170,7 +170,8 @@ def free_ports(count):
 
 def test_two_workers_take_the_same_step():
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    code = f"arguments = {ARGUMENTS!r}\n" + WORKER
+    arguments = {name: ARGUMENTS[name] for name in ("own", "one")}
+    code = f"arguments = {arguments!r}\n" + WORKER
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],

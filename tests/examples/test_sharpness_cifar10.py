@@ -1,0 +1,60 @@
+"""The runner of the sharpness study, on real images and in little time."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+RUNNER = ROOT / "examples/sharpness_cifar10.py"
+
+
+def start(*arguments):
+    return subprocess.run(
+        [sys.executable, RUNNER, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def test_a_run_writes_tables_figures_networks_and_the_page(data_dir, tmp_path):
+    out = tmp_path / "run"
+    found = start("--methods=sgd,sgd_noise,samson_inf_clip", f"--out={out}")
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert "Traceback" not in found.stderr
+    names = {path.name for path in out.iterdir()}
+    for key in ("robustness", "quantization", "shift"):
+        assert {f"{key}.png", f"{key}.csv"} <= names
+    networks = {"sgd_0.keras", "sgd_noise_0.keras", "samson_inf_clip_0.keras"}
+    assert networks | {"sharpness.png", "report.html", "results.json"} <= names
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"]["methods"]["samson_inf_clip"] == {
+        "method": "samson", "rho": 0.5, "norm": "inf", "clip": 0.2,
+        "noise": None, "alpha": None,
+    }  # fmt: skip
+    for records in results["networks"].values():
+        assert set(records[0]["sharpness"]) == {"SAM", "ASAM", "SAMSON₂", "SAMSON∞"}
+        assert all(0 < v < float("inf") for v in records[0]["sharpness"].values())
+    assert results["correlations"]["all"]["SAM"]["count"] == 3
+    text = (out / "robustness.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {row["model"] for row in rows} == {"SGD", "SGD + noise", "SAMSON∞ + clip"}
+    assert {row["level"] for row in rows} == {"0.0", "0.2", "0.4"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for title in ("conductance variation", "quantized weights", "Sharpness"):
+        assert title in page
+
+
+def test_a_method_that_is_not_there_is_one_line(tmp_path):
+    found = start("--methods=adam", f"--out={tmp_path}")
+    assert found.returncode == 1
+    message = found.stderr.strip().splitlines()[-1]
+    assert message.startswith("sharpness_cifar10: ")
+    assert "has no method adam. It has asam, asam_clip" in message
+    assert "Traceback" not in found.stderr
