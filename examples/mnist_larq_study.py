@@ -18,7 +18,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 # isort: split
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -35,8 +34,7 @@ from larq_networks import (
     start_from,
 )
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+from study import console, show
 
 import hwa_keras
 from hwa_keras.analysis import Section, report
@@ -54,8 +52,6 @@ flags.DEFINE_integer("epochs", None, "Epochs of each network of parts a and b.",
 flags.DEFINE_integer("tune_epochs", None, "Epochs of each tuning of parts d to f.", 1)
 flags.DEFINE_integer("chips", None, "Chips of part e.", 2)
 flags.DEFINE_integer("seed", None, "Seed of training and of the first chip.", 0)
-
-console = Console(width=None if sys.stdout.isatty() else 110)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,13 +113,7 @@ class Study:
 
     def report(self, key, section, numbers):
         """Print a part, and keep it for the page and the files."""
-        table = Table(title=section.title)
-        for i, column in enumerate(section.columns):
-            table.add_column(column, justify="right" if i else "left")
-        for row in section.rows:
-            table.add_row(*map(str, row))
-        console.print(table)
-        console.print(section.text)
+        show(section)
         if section.figure is not None:
             section.figure.savefig(self.out / f"{key}.png", dpi=150)
         self.sections.append(section)

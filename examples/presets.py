@@ -76,11 +76,28 @@ def begin(program, dataset, out, *reads):
     Returns:
         What the functions return, the data set, and the folder as a `Path`.
     """
-    try:
+
+    def everything():
         found = [function() for function in reads]
         data = datasets.load(dataset)
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        return *found, data, folder
+
+    return checked(program, everything)
+
+
+def checked(program, read):
+    """Call a function; what is wrong ends the program with one line.
+
+    Args:
+        program: String, the name that the line begins with.
+        read: Function without arguments, such as a call of `read`.
+
+    Returns:
+        What the function returns.
+    """
+    try:
+        return read()
     except (OSError, ValueError) as error:
         sys.exit(f"{program}: {' '.join(str(error).split())}")
-    return *found, data, out

@@ -5,6 +5,7 @@ a closed door keeps them out: standard error is shut until the backend has start
 What goes wrong later is raised in Python all the same.
 """
 
+import logging
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,6 +18,8 @@ try:
 
     keras.ops.zeros(())  # Starts the devices.
 finally:
+    # A runner makes many models, for each of which Keras traces its functions anew.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.dup2(_stderr, 2)
     os.close(_stderr)
     os.close(_nothing)

@@ -17,7 +17,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 import dataclasses
 import itertools
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -25,12 +24,10 @@ import numpy as np
 import presets
 from absl import app, flags, logging
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from sharpness_training import MEASURES, NETWORKS, SCHEDULES, Recipe, measure, train
+from sharpness_training import MEASURES, NETWORKS, Recipe, measure, train
+from study import SCHEDULES, cell, console, prepared, show
 
 from hwa_keras.analysis import Curve, Section, correlation, report
-from hwa_keras.datasets import Dataset
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -47,7 +44,6 @@ flags.DEFINE_enum("network", None, sorted(NETWORKS), "What to train.")
 flags.DEFINE_integer("seeds", None, "Trainings of each method.", 1)
 flags.DEFINE_integer("repeats", None, "Chips per level of variation.", 1)
 
-console = Console(width=None if sys.stdout.isatty() else 110)
 GROUPS = {"plain": "without clipping", "clipped": "clipped", "noise": "under noise"}
 
 
@@ -104,19 +100,6 @@ def read_recipes(folder, names):
                 order.index(item[1].title.split(" ")[0]),
             ),
         )
-    )
-
-
-def prepared(data, settings):
-    """The images of a run, with the mean and deviation of each channel taken out."""
-    x, y = (part[: settings.train_images] for part in data.train)
-    x_test, y_test = (part[: settings.test_images] for part in data.test)
-    mean, std = x.mean((0, 1, 2)), x.std((0, 1, 2))
-    return Dataset(
-        data.name,
-        ((x - mean) / std, y),
-        ((x_test - mean) / std, y_test),
-        data.num_classes,
     )
 
 
@@ -178,7 +161,7 @@ def curve_section(title, text, recipes, curves):
             axes.tick_params(axis="x", rotation=90)
             axes.set_xticks(range(len(levels)), levels)
     rows = [
-        [curve.name, *(_cell(curve.estimate(level)) for level in levels)]
+        [curve.name, *(cell(curve.values(level)) for level in levels)]
         for curve in curves.values()
     ]
     columns = ["", *(f"{level:g}" if _is_number(level) else level for level in levels)]
@@ -252,25 +235,8 @@ def best_of(curves):
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
-def _cell(found):
-    if found.count == 1:
-        return f"{found.mean:.4f}"
-    return f"{found.mean:.4f} ± {found.half_width:.4f}"
-
-
 def _is_number(value):
     return isinstance(value, (int, float))
-
-
-def show(section):
-    """Print a part of the report."""
-    table = Table(title=section.title)
-    for i, column in enumerate(section.columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in section.rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print(section.text)
 
 
 def write(recipes, settings, found, out):

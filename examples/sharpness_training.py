@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf  # for tf.data, which feeds both backends
+from study import batches, learning_rate
 
 import hwa_keras
 from hwa_keras import analysis, noise
@@ -73,36 +73,6 @@ NETWORKS = {
     "vgg13": hwa_keras.models.vgg13,
     "wide_resnet_16_4": hwa_keras.models.wide_resnet,
 }
-SCHEDULES = ("cosine", "quarters")
-
-
-def learning_rate(settings, steps):
-    """The schedule of the learning rate over a whole training."""
-    if settings.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
-    return keras.optimizers.schedules.PiecewiseConstantDecay(
-        [steps * i // 4 for i in (1, 2, 3)],
-        [settings.learning_rate / 10**i for i in range(4)],
-    )
-
-
-def batches(x, y, settings, seed):
-    """Shuffled batches, shifted by up to 4 pixels and mirrored at random."""
-    augment = keras.Sequential(
-        [
-            keras.layers.RandomTranslation(
-                0.125, 0.125, "constant", interpolation="nearest", seed=seed
-            ),
-            keras.layers.RandomFlip("horizontal", seed=seed + 1),
-        ]
-    )
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    dataset = dataset.batch(settings.batch_size, drop_remainder=True)
-    if settings.augment:
-        dataset = dataset.map(
-            lambda x, y: (augment(x, training=True), y), tf.data.AUTOTUNE
-        )
-    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def train(recipe, settings, data, seed):

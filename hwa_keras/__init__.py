@@ -20,7 +20,7 @@ from hwa_keras import (
     training,
 )
 from hwa_keras.conversion import to_hwa
-from hwa_keras.cost import summary
+from hwa_keras.cost import memory_energy, summary
 from hwa_keras.deployment import (
     Chip,
     adapt_batchnorm,
@@ -51,6 +51,7 @@ __all__ = [
     "export_tflite",
     "from_larq",
     "layers",
+    "memory_energy",
     "metrics",
     "models",
     "monte_carlo",

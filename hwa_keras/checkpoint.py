@@ -1,5 +1,7 @@
 """Checkpoints that hold the state of the random numbers too."""
 
+from hwa_keras import random
+
 
 class SavesSeeds:
     """Mixin for layers and models: seed generators are saved with the weights.
@@ -12,7 +14,7 @@ class SavesSeeds:
     _PREFIX = "seed_generator_state_"
 
     def _seed_states(self):
-        states = [v for v in self.variables if v.name == "seed_generator_state"]
+        states = [v for v in self.variables if random.is_seed_state(v)]
         return {f"{self._PREFIX}{i}": state for i, state in enumerate(states)}
 
     def save_own_variables(self, store):

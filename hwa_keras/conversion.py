@@ -23,6 +23,7 @@ def to_hwa(
     skip=(),
     seed=None,
     verbose=1,
+    name=None,
 ):
     """Make any built Keras model hardware-aware.
 
@@ -50,6 +51,7 @@ def to_hwa(
         seed: Integer, the seed of the noise, or None for a random one.
         verbose: 0 or 1. With 1, print what was converted, what stayed digital, and
             why. Defaults to `1`.
+        name: String, the name of the result, or None for one that is made up.
 
     Returns:
         An `HWAModel`.
@@ -108,7 +110,7 @@ def to_hwa(
             + ("; ".join(f"{k}: {v}" for k, v in digital.items()) or "it has no layers")
             + ". Kernels are weights of two or more dimensions named '...kernel'."
         )
-    hwa = HWAModel(model, transformations, list(digital.items()), seed=seed)
+    hwa = HWAModel(model, transformations, list(digital.items()), seed=seed, name=name)
     if verbose:
         print_conversion(hwa)
     return hwa

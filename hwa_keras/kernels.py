@@ -123,10 +123,25 @@ def equip(kernels, quantizers, noises, generator):
     for kernel, quantizer in zip(kernels, quantizers, strict=True):
         if isinstance(quantizer, Quantizer):
             quantizer.attach(kernel)
-    for i, noise in enumerate(noises):
+    for i, (kernel, quantizer, noise) in enumerate(
+        zip(kernels, quantizers, noises, strict=True)
+    ):
         if isinstance(noise, Noise):
             state = keras.ops.cast(generator.state, "uint32")
-            noise.attach(random.fold_in(state, i))
+            noise.attach(random.fold_in(state, i), quantizer, kernel.path)
+
+
+def equipment(model):
+    """{id of a kernel variable: (its quantizer, its noise)} of hardware models."""
+    found = {}
+    for owner in model._flatten_layers():
+        if hasattr(owner, "kernel_quantizers"):
+            equipped = zip(owner.kernel_quantizers, owner.kernel_noises, strict=True)
+            found.update(
+                (id(kernel), pair)
+                for kernel, pair in zip(owner.kernels, equipped, strict=False)
+            )
+    return found
 
 
 def quantized_kernels(model):
@@ -136,4 +151,14 @@ def quantized_kernels(model):
         for owner in model._flatten_layers()
         if hasattr(owner, "quantized_kernels")
         for pair in owner.quantized_kernels()
+    ]
+
+
+def distinct(names):
+    """Names as a list, numbered from the second of the same on: "a", "a (2)"."""
+    names = list(names)
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    return [
+        f"{name} ({count})" if count > 1 else name
+        for name, count in zip(names, counts, strict=True)
     ]

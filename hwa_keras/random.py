@@ -28,7 +28,16 @@ from keras import ops
 
 from hwa_keras import backend
 
-__all__ = ["bits", "fold_in", "next_seed", "normal", "seed_from", "uniform"]
+__all__ = [
+    "bernoulli_bits",
+    "bits",
+    "fold_in",
+    "is_seed_state",
+    "next_seed",
+    "normal",
+    "seed_from",
+    "uniform",
+]
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
@@ -77,6 +86,11 @@ def next_seed(generator):
     return seed if replica is None else fold_in(seed, replica)
 
 
+def is_seed_state(variable):
+    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"
+
+
 def fold_in(seed, data):
     """Derive the seed of an independent stream from a seed and an integer.
 
@@ -115,6 +129,31 @@ def uniform(shape, seed):
         seed: `uint32` tensor of shape `(2,)`.
     """
     return _to_unit(bits(shape, seed)[0])
+
+
+def bernoulli_bits(shape, seed, probabilities):
+    """Draw integers of which each bit is 1 with a probability of its own.
+
+    Each bit compares a word of 32 random bits with its probability in units of 2**-32:
+    no floating-point numbers are made.
+
+    Args:
+        shape: Tuple of integers.
+        seed: `uint32` tensor of shape `(2,)`.
+        probabilities: List of up to 31 scalars from 0 to ½, that of the lowest bit
+            first.
+
+    Returns:
+        An `int32` tensor of the given shape.
+    """
+    integers = ops.zeros(shape, "int32")
+    for i, probability in enumerate(probabilities):
+        if i % 2 == 0:
+            words = bits(shape, fold_in(seed, i // 2))
+        threshold = ops.cast(ops.cast(probability, "float32") * 2.0**32, "uint32")
+        is_one = ops.cast(words[i % 2] < threshold, "int32")
+        integers = ops.add(integers, ops.multiply(is_one, 2**i))
+    return integers
 
 
 def normal(shape, seed, pair=False):

@@ -1,6 +1,7 @@
 """Means of repeated measurements, with their intervals."""
 
 import math
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,25 @@ def estimate(samples, level=0.95):
     return Estimate(mean, std, mean - half, mean + half, count)
 
 
+def is_precise(samples, tolerance, fewest=5):
+    """Whether the 95 % interval of the mean is within ± tolerance.
+
+    Args:
+        samples: Sequence of floats.
+        tolerance: Float > 0.
+        fewest: Integer, how many samples it takes to trust an interval. Defaults to
+            `5`.
+
+    Example:
+        >>> from hwa_keras.statistics import is_precise
+        >>> is_precise([0.97, 0.98, 0.99, 0.98, 0.98], tolerance=0.01)
+        True
+    """
+    if len(samples) < fewest:
+        return False
+    return bool(estimate(samples).half_width <= tolerance)
+
+
 def proportion(share, count, level=0.95):
     """The share of trials that succeeded, with its Wilson score interval.
 
@@ -87,3 +107,17 @@ def proportion(share, count, level=0.95):
     ends = test.proportion_ci(level, method="wilson")
     std = math.sqrt(share * (1 - share))
     return Estimate(float(share), std, float(ends.low), float(ends.high), int(count))
+
+
+def check_count(**counts):
+    """Raise `ValueError` naming the first value that is no integer ≥ 1.
+
+    Example:
+        >>> from hwa_keras.statistics import check_count
+        >>> check_count(chips=10, repeats=1)
+    """
+    for name, count in counts.items():
+        if not isinstance(count, numbers.Integral) or count < 1:
+            raise ValueError(
+                f"`{name}` must be an integer ≥ 1. Received: {name}={count!r}."
+            )

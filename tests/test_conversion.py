@@ -25,9 +25,10 @@ def test_nothing_asked_for_changes_nothing(build):
     x = zoo.inputs_for(model)
     expected = outputs(model, x)
     weights = [np.array(ops.convert_to_numpy(w)) for w in model.weights]
-    hwa = hwa_keras.to_hwa(model, verbose=0)
+    hwa = hwa_keras.to_hwa(model, verbose=0, name="on_hardware")
     np.testing.assert_array_equal(outputs(hwa, x), expected)
     assert hwa_keras.to_digital(hwa) is model
+    assert hwa.name == "on_hardware"
     for before, after in zip(weights, model.weights, strict=True):
         np.testing.assert_array_equal(before, ops.convert_to_numpy(after))
     assert {id(v) for v in model.trainable_variables} == {

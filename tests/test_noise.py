@@ -9,6 +9,7 @@ from keras import ops
 from hwa_keras import devices, noise, random
 from hwa_keras.noise import (
     AdditiveGaussian,
+    BitFlip,
     Compose,
     DropConnect,
     MultiplicativeGaussian,
@@ -32,6 +33,7 @@ EXAMPLES = {
     "drop_connect": DropConnect(0.3),
     "process_variation": ProcessVariation(0.2),
     "stuck_at": StuckAt(0.3, value=-0.5),
+    "bit_flip": BitFlip(0.3, quantizer="ste_sign"),
     "output_noise": OutputNoise(0.2, relative_to="max"),
     "compose": Compose([MultiplicativeGaussian(0.2), DropConnect(0.3)]),
 }

@@ -292,3 +292,58 @@ def test_normals_are_accurate_in_the_tails_and_about_zero(mode):
     expected = scipy.stats.norm.ppf((steps + 0.5) * 2.0**-23)
     np.testing.assert_allclose(z, expected, rtol=3.2e-5, atol=1e-6)
     np.testing.assert_allclose(np.abs(z).max(), 5.2947, atol=2e-4)
+
+
+# --- Bits of a given probability
+
+
+def test_bernoulli_bits_compare_words_of_32_bits_with_the_probability():
+    rates = [0.5, 0.1, 0.0, 1e-3, 0.3]
+    found = random.bernoulli_bits((200,), random.seed_from(7), rates)
+    streams = [threefry((7, 0), (i, 1)) for i in range(3)]
+    keys = [threefry(stream, (0, 0)) for stream in streams]
+    for n, integer in enumerate(as_integers([found])[0]):
+        drawn = [word for key in keys for word in pcg3d(n, *key)[1:]]
+        expected = sum(
+            2**i
+            for i, (word, rate) in enumerate(zip(drawn, rates, strict=False))
+            if word < int(np.float32(rate) * 2.0**32)
+        )
+        assert integer == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bernoulli_bits_are_the_same_in_every_mode(mode):
+    def draw(seed, p):
+        return random.bernoulli_bits((301, 7), seed, [p, 0.5, 0.1 * p])
+
+    seed, p = random.seed_from(123), ops.convert_to_tensor(0.3, "float32")
+    found = ops.convert_to_numpy(in_mode(mode, draw)(seed, p))
+    np.testing.assert_array_equal(found, draw(seed, 0.3))
+    assert found.dtype == "int32" and found.shape == (301, 7)
+
+
+def test_bernoulli_bits_have_their_probabilities_and_are_independent():
+    rates = [1e-4, 1e-3, 0.01, 0.1, 0.5, 0.1, 0.0]
+    seeds = [random.seed_from(5), random.seed_from(6), random.seed_from(5 + 2**32)]
+    drawn = [
+        ops.convert_to_numpy(random.bernoulli_bits((MILLION,), seed, rates))
+        for seed in seeds
+    ]
+    ones = np.array([[(d >> i) & 1 for i in range(len(rates))] for d in drawn])
+    assert not ones[:, -1].any() and drawn[0].max() < 2 ** (len(rates) - 1)
+    for of_seed in ones:
+        for bit, rate in zip(of_seed, rates[:-1], strict=False):
+            assert scipy.stats.binomtest(int(bit.sum()), MILLION, rate).pvalue > 1e-4
+    often = ones[:, 2:-1].reshape(-1, MILLION)  # Bits of all positions and seeds.
+    correlation = np.corrcoef(often) - np.eye(len(often))
+    assert np.abs(correlation).max() < 5 / np.sqrt(MILLION)
+    for bit in ones[0, 2:-1]:
+        lagged = np.corrcoef(bit[1:], bit[:-1])[0, 1]
+        assert abs(lagged) < 5 / np.sqrt(MILLION)
+
+
+def test_as_many_bits_as_a_signed_integer_holds():
+    found = random.bernoulli_bits((1000,), random.seed_from(1), [0.5] * 31)
+    found = ops.convert_to_numpy(found)
+    assert found.min() >= 0 and found.max() > 2**30

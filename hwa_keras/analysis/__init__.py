@@ -8,15 +8,26 @@ from hwa_keras.analysis.robustness import (
     quantization_curve,
     robustness_curve,
 )
+from hwa_keras.analysis.sensitivity import layer_sensitivity
 from hwa_keras.analysis.sharpness import m_sharpness
 from hwa_keras.analysis.shift import SHIFTS, rotate, shear, shift_curve, zoom
+from hwa_keras.analysis.spectrum import singular_values, spectrum, unfold
+from hwa_keras.analysis.spectrum_comparison import (
+    Difference,
+    SpectrumComparison,
+    compare_spectra,
+)
 
 __all__ = [
     "SHIFTS",
     "Correlation",
     "Curve",
+    "Difference",
     "Section",
+    "SpectrumComparison",
+    "compare_spectra",
     "correlation",
+    "layer_sensitivity",
     "m_sharpness",
     "quantization_curve",
     "report",
@@ -24,5 +35,8 @@ __all__ = [
     "rotate",
     "shear",
     "shift_curve",
+    "singular_values",
+    "spectrum",
+    "unfold",
     "zoom",
 ]

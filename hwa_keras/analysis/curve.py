@@ -7,6 +7,7 @@ from hwa_keras.deployment.result import (
     Result,
     cell,
     draw_band,
+    draw_boxes,
     finish,
     new_axes,
     next_color,
@@ -15,6 +16,8 @@ from hwa_keras.deployment.result import (
 from hwa_keras.statistics import estimate
 
 __all__ = ["Curve"]
+
+_ROOM = 90  # Letters that stand side by side below the axes.
 
 
 class Curve(Result):
@@ -150,7 +153,7 @@ class Curve(Result):
             table.add_row(str(level), cell(found), str(found.count))
         return table
 
-    def plot(self, path=None, axes=None):
+    def plot(self, path=None, axes=None, boxes=False):
         """Draw `metric` over the levels, with bands (for names: bars) of 95 %.
 
         Args:
@@ -158,25 +161,20 @@ class Curve(Result):
             axes: Matplotlib axes to draw on, such as those that the `plot` of another
                 curve returned, which gives both on one figure; or None for a new
                 figure.
+            boxes: Bool. Whether to draw the samples of each level as a box instead:
+                minimum, quartiles, median and maximum. Defaults to `False`.
 
         Returns:
             The axes.
         """
-        axes = axes or new_axes()
+        named = boxes or any(isinstance(level, str) for level in self.levels)
+        longest = max(len(str(level)) for level in self.levels)
+        crowded = named and len(self.levels) * longest > _ROOM
+        if axes is None:
+            axes = new_axes(4.2 + 0.07 * longest) if crowded else new_axes()
         color = next_color(axes)
-        named = any(isinstance(level, str) for level in self.levels)
         if named:
-            # No line: between two names there is nothing.
-            found = [self.estimate(level) for level in self.levels]
-            axes.errorbar(
-                [str(level).replace(" ", "\n", 1) for level in self.levels],
-                [e.mean for e in found],
-                yerr=[e.half_width for e in found],
-                fmt="o",
-                capsize=3,
-                color=color,
-                label=self.name,
-            )
+            self._plot_named(axes, color, boxes, crowded)
         else:
             levels = sorted(self.levels)
             found = [self.estimate(level) for level in levels]
@@ -184,4 +182,30 @@ class Curve(Result):
         axes.set_xlabel(self.quantity)
         axes.set_ylabel(self.metric)
         curves = len({line.get_color() for line in axes.lines})
-        return finish(axes, curves, path, drop=0.2 if named else 0.15)
+        drop = 0.2 if named else 0.15
+        return finish(axes, curves, path, drop=None if crowded else drop)
+
+    def _plot_named(self, axes, color, boxes, crowded):
+        """Draw the levels side by side, their names turned where they are crowded."""
+        names = [str(level) for level in self.levels]
+        if crowded:
+            size = min(10.0, 280.0 / len(names))
+            axes.tick_params(axis="x", rotation=90, labelsize=size)
+        else:
+            names = [name.replace(" ", "\n", 1) for name in names]
+        axes.xaxis.update_units(names)
+        places = np.asarray(axes.convert_xunits(names), float)
+        if boxes:
+            samples = [self.values(level) for level in self.levels]
+            draw_boxes(axes, places, samples, self.name, color)
+        else:  # No line: between two names there is nothing.
+            found = [self.estimate(level) for level in self.levels]
+            axes.errorbar(
+                places,
+                [e.mean for e in found],
+                yerr=[e.half_width for e in found],
+                fmt="o",
+                capsize=3,
+                color=color,
+                label=self.name,
+            )

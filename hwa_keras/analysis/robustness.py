@@ -4,13 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
-from keras import ops
 
-from hwa_keras import noise as noise_family
-from hwa_keras import random
 from hwa_keras.analysis.curve import Curve
+from hwa_keras.analysis.variation import (
+    Exact,
+    Variation,
+    checked_noise,
+    measured,
+    noises_of,
+)
 from hwa_keras.conversion import to_hwa
-from hwa_keras.deployment.batchnorm import calibration_batches, reestimate
+from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.sweep import (
     check_compiled,
@@ -18,22 +22,12 @@ from hwa_keras.deployment.sweep import (
     evaluable,
     progress_bar,
 )
-from hwa_keras.devices.device import Device
+from hwa_keras.noise import MultiplicativeGaussian
 from hwa_keras.quantizers import Uniform
+from hwa_keras.statistics import check_count
 from hwa_keras.wrapper import ModelWrapper
 
 __all__ = ["Correlation", "correlation", "quantization_curve", "robustness_curve"]
-
-
-@dataclass(frozen=True)
-class _Exact(Device):
-    """Holds what is written to it: the imperfection comes from what is written."""
-
-    def program(self, weights, seed):
-        return {"weights": weights}
-
-    def read(self, state, t, z=None):
-        return state["weights"] + 0.0 * t
 
 
 def robustness_curve(
@@ -68,7 +62,8 @@ def robustness_curve(
         repeats: Integer ≥ 1, the number of chips. Defaults to `10`.
         noise: A `hwa_keras.noise.Noise` or its name: another noise, whose scale is
             multiplied by each of `sigmas`. None means
-            `MultiplicativeGaussian(std=1.0)`.
+            `MultiplicativeGaussian(std=1.0)`. `BitFlip(0.5)` flips bits with
+            probability σ/2; its kernels need quantizers.
         calibration: Inputs, as `hwa_keras.adapt_batchnorm` takes them, on which the
             batch-norm statistics of each chip are re-estimated before it is
             evaluated (AdaBS); or None.
@@ -85,8 +80,8 @@ def robustness_curve(
 
     Raises:
         TypeError: If `noise` is no noise of hwa_keras.
-        ValueError: If the model is not compiled, the data is empty or an argument is
-            out of its range.
+        ValueError: If the model is not compiled, the data is empty, an argument is
+            out of its range, or the noise does not suit a kernel.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
@@ -103,15 +98,16 @@ def robustness_curve(
           variation) and section 5.4 (σ_c from 0 to 0.4, ten repeats).
     """
     sigmas = _checked_sigmas(sigmas)
-    _check_repeats(repeats)
+    check_count(repeats=repeats)
     quantity = "conductance variation σ_c"
     if noise is None:
-        noise = noise_family.MultiplicativeGaussian(std=1.0)
+        noise = MultiplicativeGaussian(std=1.0)
     else:
-        noise = _checked_noise(noise)
+        noise = checked_noise(noise)
         quantity = f"scale of {type(noise).__name__}"
-    chip, kernels = blank_chip(model, _Exact(), "none", "off")
+    chip, kernels = blank_chip(model, Exact(), "none", "off")
     check_compiled(chip, model)
+    variation = Variation(kernels, noises_of(chip, model, noise))
     data = evaluable(data, batch_size)
     if calibration is not None:
         calibration = calibration_batches(calibration)
@@ -120,13 +116,10 @@ def robustness_curve(
     for sigma in sigmas:
         records = []
         for i in range(repeats):
-            varied = _varied(kernels, noise, sigma, seed + i)
-            chip.write(varied, seed + i)
-            if calibration is not None:
-                reestimate(chip, calibration)
-            records.append(chip.evaluate(**data, return_dict=True, verbose=0))
+            varied = variation(sigma, seed + i)
+            records.append(measured(chip, varied, seed + i, data, calibration))
             metric = chosen_metric(metric, records[0])
-            if sigma == 0 and _equal(varied, kernels):
+            if sigma == 0 and variation.leaves(varied):
                 bar.add(repeats)
                 break
             bar.add(1)
@@ -142,42 +135,6 @@ def _checked_sigmas(sigmas):
             f"sigmas={sigmas}."
         )
     return sigmas
-
-
-def _check_repeats(repeats):
-    if not isinstance(repeats, int) or repeats < 1:
-        raise ValueError(
-            f"`repeats` must be an integer ≥ 1. Received: repeats={repeats}."
-        )
-
-
-def _checked_noise(noise):
-    found = noise_family.get(noise)
-    if not isinstance(found, noise_family.Noise):
-        raise TypeError(
-            "`noise` must be a hwa_keras noise, its name or None. Received: "
-            f"{noise!r} of type {type(noise).__name__}."
-        )
-    return found
-
-
-def _varied(kernels, noise, sigma, seed):
-    """The kernels of a chip: what `Chip.write` leaves with the noise as the device."""
-    base = random.seed_from(seed)
-    varied = []
-    for i, kernel in enumerate(kernels):
-        own = random.fold_in(random.fold_in(base, i), 0)
-        # Not by the device: a compiled graph may hold the scale as a constant.
-        strength = noise.strength(sigma, chip=own)
-        varied.append(noise.perturb(ops.cast(kernel, "float32"), own, strength))
-    return varied
-
-
-def _equal(varied, kernels):
-    return all(
-        np.array_equal(ops.convert_to_numpy(v), ops.convert_to_numpy(k))
-        for v, k in zip(varied, kernels, strict=True)
-    )
 
 
 def quantization_curve(
@@ -244,7 +201,7 @@ def quantization_curve(
         skip=skip,
         verbose=0,
     )
-    chip, kernels = blank_chip(hwa, _Exact(), "none", "off")
+    chip, kernels = blank_chip(hwa, Exact(), "none", "off")
     # An optimizer is never used: nothing trains.
     chip.compile_from_config({**model.get_compile_config(), "optimizer": "sgd"})
     chosen = {id(variable) for variable in hwa.kernels}

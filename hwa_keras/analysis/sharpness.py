@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from hwa_keras import backend
-from hwa_keras.statistics import estimate
+from hwa_keras.statistics import check_count, estimate
 from hwa_keras.substitution import stateless
 from hwa_keras.training.perturbation import SCALED, Perturbation
 
@@ -108,8 +108,7 @@ def _batches(data, m):
         return
     if len(data) != 2:
         raise ValueError(f"`data` must be a pair (x, y). Received {len(data)} parts.")
-    if not isinstance(m, int) or m < 1:
-        raise ValueError(f"`m` must be an integer ≥ 1. Received: m={m!r}.")
+    check_count(m=m)
     size = len(keras.tree.flatten(data[0])[0])
     for start in range(0, size, m):
         yield keras.tree.map_structure(

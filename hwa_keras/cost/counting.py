@@ -5,9 +5,11 @@ import math
 
 import keras
 
+from hwa_keras.cost.checks import check_model
+from hwa_keras.cost.energy import memory_energy, stored_kernels
 from hwa_keras.cost.operations import calls_of, uses_per_weight
 from hwa_keras.cost.result import LayerSummary, ModelSummary
-from hwa_keras.deployment import Chip
+from hwa_keras.kernels import equipment
 from hwa_keras.noise import Noise
 from hwa_keras.quantizers import Quantizer
 
@@ -24,7 +26,9 @@ def summary(model, file=None, verbose=1):
     there, a layer that is called twice does its operations twice. What cannot be
     counted (recurrent and attention layers, layers of other packages) is shown as "?",
     is None in the figures and is named beside their sum. In a subclassed model each
-    layer is taken to be called once. Variables of noises do not count.
+    layer is taken to be called once. Variables of noises do not count. If any kernel
+    has a `BitFlip`, each layer's error rates are told and its share of the energy of
+    `memory_energy`, in which a kernel without quantizer has 16 bits.
 
     Args:
         model: Any built Keras model: plain, with hardware layers, an `HWAModel`, or
@@ -35,8 +39,8 @@ def summary(model, file=None, verbose=1):
 
     Returns:
         A `ModelSummary`: `total_params`, `memory_bits`, `compression_ratio`, `macs`,
-        `total_macs`, `low_precision_share` and others, `layers`, `to_dict()`,
-        `table()`.
+        `total_macs`, `low_precision_share`, `relative_energy` and others, `layers`,
+        `to_dict()`, `table()`.
 
     Raises:
         TypeError: If it is no Keras model, or a chip.
@@ -55,17 +59,9 @@ def summary(model, file=None, verbose=1):
         >>> counted.macs  # 320 = 32·10 of a bit by a bit
         {1: 320, 32: 2048}
     """
-    if not isinstance(model, keras.Model) or isinstance(model, Chip):
-        raise TypeError(
-            "`summary` takes a Keras model; of a chip, summarize the model that was "
-            f"programmed. Received: {model!r} of type {type(model).__name__}."
-        )
-    if not model.built:
-        raise ValueError(
-            f"The model '{model.name}' is not built, so it has no weights yet. Call it "
-            "once on a batch of inputs, or begin it with keras.Input(shape)."
-        )
-    counted = ModelSummary(model.name, tuple(_Count(model).rows()))
+    check_model("summary", model)
+    count = _Count(model)
+    counted = ModelSummary(model.name, tuple(count.rows()), count.relative_energy)
     if verbose:
         counted.print(file)
     return counted
@@ -77,17 +73,30 @@ class _Count:
     def __init__(self, model):
         self.model = model
         self.seen = set()
-        self.quantizers, self.noises = {}, {}
+        equipped = equipment(model)
+        self.quantizers = {key: quantizer for key, (quantizer, _) in equipped.items()}
+        self.noises = {key: noise for key, (_, noise) in equipped.items()}
         self.of_noises, self.of_quantizers = set(), set()
         for owner in model._flatten_layers():
             if isinstance(owner, Noise):
                 self.of_noises |= {id(w) for w in owner.weights}
             elif isinstance(owner, Quantizer):
                 self.of_quantizers |= {id(w) for w in owner.weights}
-            elif hasattr(owner, "kernel_quantizers"):
-                ids = [id(kernel) for kernel in owner.kernels]
-                self.quantizers.update(zip(ids, owner.kernel_quantizers, strict=False))
-                self.noises.update(zip(ids, owner.kernel_noises, strict=False))
+        self._count_energy()
+
+    def _count_energy(self):
+        """Error rates and shares of the energy by kernel, if any has a `BitFlip`."""
+        stored = stored_kernels(self.model)
+        self.error_rates = {
+            id(k.variable): k.error_rate for k in stored if k.noise is not None
+        }
+        self.energy_shares, self.relative_energy = {}, None
+        if self.error_rates:
+            energy = memory_energy(self.model)
+            ids = [id(k.variable) for k in stored]
+            shares = [kernel.share for kernel in energy.kernels]
+            self.energy_shares = dict(zip(ids, shares, strict=True))
+            self.relative_energy = energy.relative
 
     def rows(self):
         return self._rows(self.model, "", times=1)
@@ -104,6 +113,7 @@ class _Count:
         quantizer = getattr(layer, "input_quantizer", None)
         input_bits = getattr(quantizer, "precision", None)
         new = self._new_weights(layer)
+        shares = [self.energy_shares[id(w)] for w in new if id(w) in self.energy_shares]
         params: collections.Counter = collections.Counter()
         for w in new:
             params[self._bits(w)] += math.prod(w.shape)
@@ -116,6 +126,8 @@ class _Count:
             trainable_params=sum(math.prod(w.shape) for w in new if w.trainable),
             macs=self._macs(layer, shapes, input_bits or 32, times),
             noise=self._noise(layer),
+            error_rates=self._error_rates(layer),
+            energy_share=sum(shares) if shares else None,
         )
 
     def _new_weights(self, layer):
@@ -149,6 +161,10 @@ class _Count:
             bits = max(input_bits, self._bits(w))
             macs[bits] += math.prod(w.shape) * sum(uses) * times
         return dict(sorted(macs.items()))
+
+    def _error_rates(self, layer):
+        ids = [id(w) for w in getattr(layer, "weights", ())]
+        return tuple(self.error_rates[key] for key in ids if key in self.error_rates)
 
     def _noise(self, layer):
         weights = getattr(layer, "weights", ())

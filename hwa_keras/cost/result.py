@@ -1,17 +1,16 @@
 """What a model costs, as figures and as a table: what `summary` returns."""
 
 import collections
-import io
 from dataclasses import dataclass
 
-import rich.console
 import rich.table
 from rich.text import Text
+
+from hwa_keras.cost.printed import Printed
 
 __all__ = ["LayerSummary", "ModelSummary"]
 
 _KIB = 8 * 1024  # bits
-_WIDE = 1000  # columns: wider than any table, so that no row is broken
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,11 @@ class LayerSummary:
         macs: Dictionary from bits to the number of multiply-accumulate operations
             for one example; None if they cannot be counted.
         noise: The noises of the layer, or None.
+        error_rates: Tuple of the probabilities that a bit is read wrong, one per
+            kernel with a `BitFlip`.
+        energy_share: The share of its kernels in the energy of the memory of all
+            kernels, as in `memory_energy`; None without kernels of its own, and in a
+            model without a `BitFlip`.
     """
 
     name: str
@@ -38,6 +42,8 @@ class LayerSummary:
     trainable_params: int
     macs: dict | None
     noise: str | None
+    error_rates: tuple = ()
+    energy_share: float | None = None
 
     @property
     def total_params(self):
@@ -59,20 +65,25 @@ class LayerSummary:
             "memory_bits": self.memory_bits,
             "macs": None if self.macs is None else _with_text_keys(self.macs),
             "noise": self.noise,
+            "error_rates": list(self.error_rates),
+            "energy_share": self.energy_share,
         }
 
 
 @dataclass(frozen=True)
-class ModelSummary:
+class ModelSummary(Printed):
     """What a model costs: what `summary` returns. Printed, it is a table.
 
     Args:
         name: The model's name.
         layers: Tuple of `LayerSummary`s.
+        relative_energy: The energy of the memory of the kernels in units of what it is
+            without errors, as `memory_energy` tells it; None without a `BitFlip`.
     """
 
     name: str
     layers: tuple
+    relative_energy: float | None = None
 
     @property
     def params(self):
@@ -154,11 +165,13 @@ class ModelSummary:
             "binarized_share": self.macs_share(1),
             "ternarized_share": self.macs_share(2),
             "low_precision_share": self.low_precision_share,
+            "relative_energy": self.relative_energy,
         }
 
     def table(self):
         """The layers as a `rich.table.Table`."""
         noisy = any(layer.noise for layer in self.layers)
+        flipped = any(layer.error_rates for layer in self.layers)
         table = rich.table.Table(title=f"{self.name}: what it costs", show_footer=True)
         table.add_column("layer", Text("total"))
         table.add_column("input bits", justify="right")
@@ -172,9 +185,12 @@ class ModelSummary:
             table.add_column("MACs", "?" if self.uncounted else "0", justify="right")
         if noisy:
             table.add_column("noise")
+        if flipped:
+            table.add_column("bit error rate", justify="right")
+            table.add_column("energy share", justify="right")
         for layer in self.layers:
             cells = self._cells(layer) + ([layer.noise or "—"] if noisy else [])
-            table.add_row(*map(Text, cells))
+            table.add_row(*map(Text, cells + (_energy_cells(layer) if flipped else [])))
         return table
 
     def _cells(self, layer):
@@ -197,7 +213,7 @@ class ModelSummary:
         macs = f"{self.total_macs:,}"
         if self.uncounted:
             macs += f", and those not counted: {', '.join(self.uncounted)}"
-        for row in (
+        rows = [
             ("params", f"{self.total_params:,}"),
             ("trainable params", f"{self.trainable_params:,}"),
             ("non-trainable params", f"{self.non_trainable_params:,}"),
@@ -209,26 +225,19 @@ class ModelSummary:
             ("of these in 2 bits or fewer", f"{self.low_precision_share:.4f}"),
             ("of these binarized", f"{self.macs_share(1):.4f}"),
             ("of these ternarized", f"{self.macs_share(2):.4f}"),
-        ):
+        ]
+        if self.relative_energy is not None:
+            share = f"{100 * self.relative_energy:.1f} % of reliable"
+            rows.append(("energy of the memory", share))
+        for row in rows:
             grid.add_row(*map(Text, row))
         return grid
 
-    def __str__(self):
-        text = io.StringIO()
-        self.print(text)
-        return text.getvalue().rstrip("\n")
 
-    def print(self, file=None):
-        """Print the table and the totals.
-
-        Args:
-            file: A text file, or None for standard output.
-        """
-        console = rich.console.Console(file=file)
-        if not console.is_terminal:
-            console = rich.console.Console(file=file, width=_WIDE)
-        console.print(self.table())
-        console.print(self.totals())
+def _energy_cells(layer):
+    rates = ", ".join(f"{rate:.3g}" for rate in layer.error_rates)
+    share = layer.energy_share
+    return [rates or "—", "—" if share is None else f"{100 * share:.1f} %"]
 
 
 def _merged(counts):

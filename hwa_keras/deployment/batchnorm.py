@@ -7,7 +7,7 @@ import itertools
 import keras
 from keras import ops
 
-from hwa_keras import backend
+from hwa_keras import backend, random
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.layers import HardwareLayer
 from hwa_keras.model import HWAModel
@@ -17,7 +17,6 @@ from hwa_keras.substitution import stateless
 __all__ = ["adapt_batchnorm", "calibration_batches", "reestimate"]
 
 _REMAINDER = 0.015  # What the old statistics count for after all batches.
-_SEED_STATE = "seed_generator_state"
 
 
 def adapt_batchnorm(model, calibration, momentum=None, batches=13, batch_size=200):
@@ -204,7 +203,7 @@ class _Calibration:
             for layer in self.layers
             for variable in (layer.moving_mean, layer.moving_variance)
         ]
-        self.seeds = [v for v in model.variables if v.name == _SEED_STATE]
+        self.seeds = [v for v in model.variables if random.is_seed_state(v)]
         moving = {id(variable) for variable in self.statistics + self.seeds}
         self.fixed = [w for w in model.weights if id(w) not in moving]
         # A partial: TensorFlow counts the traces of a method of all objects together.

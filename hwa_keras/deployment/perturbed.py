@@ -21,7 +21,12 @@ class Perturbed(Device):
     """
 
     noise: noise_family.Noise
+    drifts = False
     _identity: tuple = field(init=False, repr=False, default=())
+
+    def for_kernel(self, path, quantizer, noise):
+        own = self.noise.for_kernel(path, quantizer)
+        return self if own is self.noise else Perturbed(own)
 
     def program(self, weights, seed):
         # What a noise holds for one chip is drawn from the seed of this chip.

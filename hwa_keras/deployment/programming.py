@@ -9,6 +9,7 @@ from hwa_keras.deployment.perturbed import as_device
 from hwa_keras.deployment.tile import Tile
 from hwa_keras.kernels import (
     check_selector,
+    equipment,
     find_kernels,
     matches,
     quantized_kernels,
@@ -87,15 +88,17 @@ def blank_chip(model, device, compensation, read_noise, rules=()):
     position = {id(w): i for i, w in enumerate(structure.weights)}
     for selector, _ in rules:
         check_selector(selector, [kernel for kernel, _ in targets])
+    equipped = equipment(model)
     tiles, kernels = [], []
     for kernel, value in targets:
         chosen = next((d for s, d in rules if matches(s, kernel)), device)
         if chosen is None:
             digital.append((kernel.layer_path, "left digital by a rule"))
             continue
+        quantizer, noise = equipped.get(id(kernel.variable), (None, None))
         tiles.append(
             Tile(
-                as_device(chosen),
+                as_device(chosen).for_kernel(kernel.path, quantizer, noise),
                 kernel.path,
                 position[id(kernel.variable)],
                 kernel.variable.shape,

@@ -180,11 +180,11 @@ def cell(found):
     return f"{found.mean:.4f} ± {found.half_width:.4f}"
 
 
-def new_axes():
-    """Matplotlib axes on a figure of their own."""
+def new_axes(height=4.2):
+    """Matplotlib axes on a figure of their own, of a height in inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(7, 4.2), layout="constrained").subplots()
+    return Figure(figsize=(7, height), layout="constrained").subplots()
 
 
 def next_color(axes):
@@ -199,20 +199,44 @@ def draw_band(axes, x, found, label, color, **style):
     axes.fill_between(x, *ends, color=color, alpha=0.15, linewidth=0)
 
 
+def draw_boxes(axes, places, samples, label, color):
+    """Draw samples as boxes, beside those that other results have drawn.
+
+    A box goes from the first to the third quartile, with a line at the median;
+    whiskers reach to the extremes.
+    """
+    before = len({line.get_color() for line in axes.lines})
+    line = {"color": color}
+    drawn = axes.boxplot(
+        samples,
+        positions=np.asarray(places) + 0.4 * before,
+        widths=0.35,
+        whis=(0, 100),
+        showfliers=False,  # There are none.
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": (color, 0.25), "edgecolor": color},
+        medianprops={**line, "linewidth": 2},
+        whiskerprops=line,
+        capprops=line,
+    )
+    drawn["boxes"][0].set_label(label)
+
+
 def finish(axes, columns, path=None, drop=0.15):
     """Add grid and legend, and write the figure to a path that is not None.
 
     The legend has a number of columns and drops below the axes by a part of their
-    height.
+    height, or with None stands above them.
     """
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.figure.get_layout_engine() is None:
         axes.legend()
-    else:  # Room is made below the axes, where no line passes.
+    else:  # Room is made beside the axes, where no line passes.
         axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -drop),
+            loc="lower center" if drop is None else "upper center",
+            bbox_to_anchor=(0.5, 1.0 if drop is None else -drop),
             ncols=columns,
             frameon=False,
         )

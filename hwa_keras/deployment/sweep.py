@@ -13,7 +13,7 @@ from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.result import DriftResult
 from hwa_keras.deployment.tile import COMPENSATIONS
 from hwa_keras.devices.device import check_time
-from hwa_keras.statistics import estimate
+from hwa_keras.statistics import check_count, is_precise
 
 __all__ = ["TIMES", "drift_sweep", "monte_carlo"]
 
@@ -24,7 +24,6 @@ TIMES = {
     "1 month": 2_592_000.0,
     "1 year": 31_536_000.0,
 }
-_FEWEST_CHIPS = 5  # Before early stopping may trust an interval.
 
 
 def drift_sweep(
@@ -95,12 +94,10 @@ def drift_sweep(
     """
     times = _labelled(TIMES if times is None else times)
     compensations = _as_list(compensation)
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(
-            f"`tolerance` must be positive or None. Received: tolerance={tolerance}."
-        )
+    _check_tolerance(tolerance)
     chip, kernels = blank_chip(model, device, compensations[0], read_noise, rules)
-    _check_chips(chip, model, chips)
+    check_count(chips=chips)
+    check_compiled(chip, model)
     data = evaluable(data, batch_size)
     if calibration is not None:
         calibration = calibration_batches(calibration)
@@ -134,23 +131,33 @@ def monte_carlo(
     rules=(),
     verbose=1,
     calibration=None,
+    tolerance=None,
+    metric=None,
+    read_noise="frozen",
 ):
-    """Program many chips and evaluate each once, as programmed and without drift.
+    """Program many chips and evaluate each once, right after programming.
 
     What comes out tells how far chips of one design lie apart: under the noise of
-    programming, under process variation, with stuck devices.
+    programming, under process variation, with stuck devices, with wrong bits.
 
     Args:
         model: A built and compiled Keras model, as `program` takes it.
         device: A device, its name or a noise, as in `program`.
         data: What to evaluate on, as in `drift_sweep`.
-        chips: Integer ≥ 1, the number of chips. Defaults to `25`.
+        chips: Integer ≥ 1, the number of chips, or with `tolerance` the largest
+            number. Defaults to `25`.
         seed: Integer, the seed of the first chip: chip i is the one that
             `program(model, device, seed=seed + i)` gives. Defaults to `0`.
         batch_size: Integer, for arrays. Defaults to `256`.
         rules: Rules by layer, as in `program`.
         verbose: 0 or 1, as in `drift_sweep`. Defaults to `1`.
         calibration: As in `drift_sweep`.
+        tolerance: Float, or None. Stop once the 95 % interval of the mean of `metric`
+            is within ± tolerance (and at least five chips were seen).
+        metric: Name of the compiled metric (or `"loss"`) that `tolerance` is about.
+            Defaults to the first metric, else the loss.
+        read_noise: As in `program`. Defaults to `"frozen"`: each chip is evaluated
+            with one draw of read noise.
 
     Returns:
         A dictionary from the names of metrics to arrays of shape `(chips,)`.
@@ -164,8 +171,10 @@ def monte_carlo(
         >>> found["mae"].shape
         (3,)
     """
-    chip, kernels = blank_chip(model, device, "none", "off", rules)
-    _check_chips(chip, model, chips)
+    _check_tolerance(tolerance)
+    chip, kernels = blank_chip(model, device, "none", read_noise, rules)
+    check_count(chips=chips)
+    check_compiled(chip, model)
     data = evaluable(data, batch_size)
     if calibration is not None:
         calibration = calibration_batches(calibration)
@@ -174,14 +183,20 @@ def monte_carlo(
     for i in range(chips):
         chip.write(kernels, seed + i)
         found.append(_evaluate(chip, data, calibration))
+        metric = chosen_metric(metric, found[0])
         bar.add(1)
+        if tolerance is not None and i + 1 < chips:
+            if is_precise([record[metric] for record in found], tolerance):
+                bar.update(bar.target, finalize=True)
+                break
     return {name: np.array([record[name] for record in found]) for name in found[0]}
 
 
-def _check_chips(chip, model, chips):
-    if not isinstance(chips, int) or chips < 1:
-        raise ValueError(f"`chips` must be an integer ≥ 1. Received: chips={chips}.")
-    check_compiled(chip, model)
+def _check_tolerance(tolerance):
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(
+            f"`tolerance` must be positive or None. Received: tolerance={tolerance}."
+        )
 
 
 def check_compiled(evaluated, model):
@@ -293,10 +308,8 @@ def chosen_metric(metric, values):
 
 
 def _precise(result, tolerance):
-    if result.chips < _FEWEST_CHIPS:
-        return False
     return all(
-        estimate(result.samples(c, label)).half_width <= tolerance
+        is_precise(result.samples(c, label), tolerance)
         for c in result.compensations
         for label in result.times
     )

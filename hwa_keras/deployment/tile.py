@@ -42,7 +42,7 @@ def _frozen_draws(device, shape, seed):
 
 
 def _gain(device, compensation, state, reference, t, z):
-    if compensation == "none":
+    if compensation == "none" or not device.drifts:
         return ops.ones(())
     if compensation == "oracle":
         return ops.cast(device.oracle_gain(state, t), "float32")

@@ -23,7 +23,22 @@ class Device:
     of tensors, so that training noise, chips and exported graphs use one formula.
     Register it with `hwa_keras.devices.register("alias")` to have it saved and found
     by name.
+
+    Attributes:
+        drifts: Bool. Whether the weights age, so that there is drift to compensate.
     """
+
+    drifts = True
+
+    def for_kernel(self, path, quantizer, noise):
+        """This device for one kernel of a chip: itself, or a copy that knows more.
+
+        Args:
+            path: Where the kernel stands, for messages.
+            quantizer: What the kernel was quantized with, or None.
+            noise: What the kernel was trained with, or None.
+        """
+        return self
 
     def program(self, weights, seed):
         """Write weights once.
@@ -43,8 +58,8 @@ class Device:
         Args:
             state: What `program` returned.
             t: Scalar, seconds since the end of programming.
-            z: Standard normal numbers that `draw_read_noise` gave, or None to read
-                without read noise.
+            z: Random numbers that `draw_read_noise` gave, or None to read without
+                read noise.
 
         Returns:
             A float tensor of the shape of the programmed weights.

@@ -7,6 +7,7 @@ layer outputs.
 """
 
 from hwa_keras.noise.base import Compose, Noise, family, leaves
+from hwa_keras.noise.bit_flip import BitFlip
 from hwa_keras.noise.defects import ChipNoise, DropConnect, ProcessVariation, StuckAt
 from hwa_keras.noise.gaussian import (
     AdditiveGaussian,
@@ -23,6 +24,7 @@ __all__ = [
     "ADC",
     "Accumulator",
     "AdditiveGaussian",
+    "BitFlip",
     "ChipNoise",
     "Compose",
     "DAC",

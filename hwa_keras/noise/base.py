@@ -1,5 +1,7 @@
 """What all noises share: the family, the base class, and putting them together."""
 
+import weakref
+
 import keras
 from keras import ops
 
@@ -49,10 +51,19 @@ class Noise(keras.layers.Layer):
             initializer=keras.initializers.Constant(self._initial_scale),
             trainable=False,
             dtype="float32",
+            autocast=False,
             name="scale",
         )
         self._fused = None
+        self._outer = None  # A weak reference to the Compose that it is part of.
         self.built = True
+
+    @property
+    def total_scale(self):
+        """The `scale` as a float, times that of each `Compose` around it."""
+        outer = None if self._outer is None else self._outer()
+        own = float(ops.convert_to_numpy(self.scale.value))
+        return own if outer is None else own * outer.total_scale
 
     def perturb(self, w, seed, strength):
         """Return the perturbed tensor.
@@ -74,8 +85,23 @@ class Noise(keras.layers.Layer):
         """
         return self.scale.value * factor
 
-    def attach(self, seed):
-        """Belong to one kernel, with a seed of its own for what a chip holds."""
+    def attach(self, seed, quantizer=None, path="weights"):
+        """Belong to one kernel.
+
+        Args:
+            seed: Seed for what a chip holds, or None.
+            quantizer: What the kernel is quantized with, or None.
+            path: Where the kernel stands, for messages.
+        """
+
+    def for_kernel(self, path, quantizer):
+        """This noise for one kernel of a chip: itself, or a copy that knows the bits.
+
+        Args:
+            path: Where the kernel stands, for messages.
+            quantizer: What the kernel was quantized with, or None.
+        """
+        return self
 
     def leaves(self):
         """The elementary noises in this one, itself included."""
@@ -137,6 +163,7 @@ class Compose(Noise):
                     "`noises` must be a list of hwa_keras noises or their names. "
                     f"Received in it: {noise!r}."
                 )
+            noise._outer = weakref.ref(self)
 
     def strength(self, factor=1.0, chip=None):
         common = super().strength(factor)
@@ -145,9 +172,18 @@ class Compose(Noise):
             for i, noise in enumerate(self.noises)
         ]
 
-    def attach(self, seed):
+    def attach(self, seed, quantizer=None, path="weights"):
         for i, noise in enumerate(self.noises):
-            noise.attach(random.fold_in(seed, i))
+            own = None if seed is None else random.fold_in(seed, i)
+            noise.attach(own, quantizer, path)
+
+    def for_kernel(self, path, quantizer):
+        noises = [noise.for_kernel(path, quantizer) for noise in self.noises]
+        if all(a is b for a, b in zip(noises, self.noises, strict=True)):
+            return self
+        copy = Compose(noises)
+        copy.scale.assign(self.scale)
+        return copy
 
     def leaves(self):
         return [leaf for noise in self.noises for leaf in noise.leaves()]

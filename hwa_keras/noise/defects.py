@@ -70,8 +70,8 @@ class ChipNoise(Noise):
         self.hold = bool(hold)
         self.chip = None
 
-    def attach(self, seed):
-        if self.hold and self.chip is None:
+    def attach(self, seed, quantizer=None, path="weights"):
+        if self.hold and self.chip is None and seed is not None:
             self.chip = self.add_weight(
                 shape=(2,),
                 dtype="uint32",

@@ -127,6 +127,14 @@ class Quantizer(keras.layers.Layer):
         """Return the quantized tensor."""
         raise NotImplementedError
 
+    def code(self):
+        """The `Code` in which a memory stores what this quantizes; None if unknown."""
+        return None
+
+    def code_step(self):
+        """The step of the code as a tensor, where it is learned, else None."""
+        return None
+
     def call(self, inputs):
         outputs = self.quantized(inputs)
         if self.flip_ratio is not None:

@@ -13,6 +13,7 @@ from hwa_keras.quantizers.base import (
     is_number,
     with_pseudo_gradient,
 )
+from hwa_keras.quantizers.code import Code
 
 __all__ = [
     "ApproxSign",
@@ -120,10 +121,17 @@ _FANS = {
 }
 
 
-class _Clipped(Quantizer):
-    """Base of the quantizers with one argument, where their gradient ends."""
+class _Signed(Quantizer):
+    """Base of the quantizers to ± one magnitude: one bit, the sign."""
 
     precision = 1
+
+    def code(self):
+        return Code(bits=1, offset=0.5)
+
+
+class _Clipped(_Signed):
+    """Base of those with one argument, where their gradient ends."""
 
     def __init__(self, clip_value=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -179,6 +187,9 @@ class SteHeaviside(_Clipped):
     def quantized(self, inputs):
         return ste_heaviside(inputs, self.clip_value)
 
+    def code(self):
+        return Code(bits=1, offset=1.0)
+
 
 @family.register("magnitude_aware_sign")
 class MagnitudeAwareSign(_Clipped):
@@ -205,7 +216,7 @@ class MagnitudeAwareSign(_Clipped):
 
 
 @family.register("approx_sign")
-class ApproxSign(Quantizer):
+class ApproxSign(_Signed):
     r"""Binarizes to -1 and 1, with the gradient of a piecewise parabola.
 
     q(x) = −1 if x < 0, else 1;  dq/dx = 2 − 2|x| if |x| ≤ 1, else 0.
@@ -222,14 +233,12 @@ class ApproxSign(Quantizer):
         - Liu et al., "Bi-Real Net", 2018, arXiv:1808.00278.
     """
 
-    precision = 1
-
     def quantized(self, inputs):
         return approx_sign(inputs)
 
 
 @family.register("swish_sign")
-class SwishSign(Quantizer):
+class SwishSign(_Signed):
     r"""Binarizes to -1 and 1, with the gradient of SignSwish.
 
     q(x) = −1 if x < 0, else 1;
@@ -249,8 +258,6 @@ class SwishSign(Quantizer):
         - Darabi et al., "BNN+", 2018, arXiv:1812.11800.
     """
 
-    precision = 1
-
     def __init__(self, beta=5.0, **kwargs):
         super().__init__(**kwargs)
         if not (is_number(beta) and 0 < beta < math.inf):
@@ -267,7 +274,7 @@ class SwishSign(Quantizer):
 
 
 @family.register("binary_connect")
-class BinaryConnect(Quantizer):
+class BinaryConnect(_Signed):
     r"""Binarizes to plus and minus a constant, and passes every gradient.
 
     W_b = sign(W) with sign(0) = 1 and dW_b/dW = 1; the layer's product with W_b is
@@ -290,8 +297,6 @@ class BinaryConnect(Quantizer):
         - Courbariaux et al., "BinaryConnect", 2015, arXiv:1511.00363; Rastegari et
           al., "XNOR-Net", 2016, arXiv:1603.05279, for `"xnor"`.
     """
-
-    precision = 1
 
     def __init__(self, scale="he", **kwargs):
         super().__init__(**kwargs)

@@ -12,6 +12,7 @@ from hwa_keras.quantizers.base import (
     passed_within,
     with_pseudo_gradient,
 )
+from hwa_keras.quantizers.code import Code
 
 __all__ = ["DoReFa", "NoOp", "SteTern", "dorefa", "ste_tern"]
 
@@ -127,6 +128,9 @@ class SteTern(Quantizer):
             inputs, self.threshold_value, self.ternary_weight_networks, self.clip_value
         )
 
+    def code(self):
+        return Code(bits=2)
+
     def get_config(self):
         return {
             **super().get_config(),
@@ -164,6 +168,10 @@ class NoOp(Quantizer):
 
     def quantized(self, inputs):
         return ops.convert_to_tensor(inputs)
+
+    def code(self):
+        # What keeps the weights quantized is not known, but for a bit: ± a magnitude.
+        return Code(bits=1, offset=0.5) if self.precision == 1 else None
 
     def get_config(self):
         return {**super().get_config(), "precision": self.precision}
@@ -205,6 +213,12 @@ class DoReFa(Quantizer):
 
     def quantized(self, inputs):
         return dorefa(inputs, self.k_bit, self.mode)
+
+    def code(self):
+        codes = 2**self.k_bit - 1
+        if self.mode == "weights":
+            return Code(self.k_bit, offset=0.5, step=2.0 / codes)
+        return Code(self.k_bit, offset=2.0 ** (self.k_bit - 1), step=1.0 / codes)
 
     def get_config(self):
         return {**super().get_config(), "k_bit": self.k_bit, "mode": self.mode}

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from hwa_keras.quantizers.base import Quantizer, family, in_float32, is_number
+from hwa_keras.quantizers.code import Code, largest_magnitude, reduced_axes
 
 __all__ = ["Uniform", "uniform"]
 
@@ -121,21 +122,6 @@ class Uniform(Quantizer):
         """Bits of a signed code: sign and magnitude."""
         return 1 + math.ceil(math.log2(self.levels))
 
-    def _reduced_axes(self, rank):
-        if self.axis is None:
-            return tuple(range(rank))
-        kept = self.axis if isinstance(self.axis, (tuple, list)) else (self.axis,)
-        if not all(-rank <= i < rank for i in kept):
-            raise ValueError(
-                f"`axis` {self.axis} does not exist in a tensor of rank {rank}."
-            )
-        return tuple(i for i in range(rank) if i not in {j % rank for j in kept})
-
-    def _largest_magnitude(self, x):
-        axes = self._reduced_axes(len(x.shape))
-        largest = ops.max(ops.abs(x), axis=axes, keepdims=self.axis is not None)
-        return ops.where(largest > 0, largest, ops.ones_like(largest))
-
     def attach(self, variable):
         if self.built:
             return
@@ -144,7 +130,7 @@ class Uniform(Quantizer):
             self._add_scale(
                 variable.shape,
                 lambda shape, dtype: ops.cast(
-                    self._largest_magnitude(variable.value), dtype
+                    largest_magnitude(variable.value, self.axis), dtype
                 ),
             )
         self.built = True
@@ -155,7 +141,7 @@ class Uniform(Quantizer):
         super().build(input_shape)
 
     def _add_scale(self, input_shape, initializer, batched=False):
-        reduced = self._reduced_axes(len(input_shape))
+        reduced = reduced_axes(self.axis, len(input_shape))
         shape: tuple = ()
         if self.axis is not None:
             shape = tuple(1 if i in reduced else n for i, n in enumerate(input_shape))
@@ -163,20 +149,37 @@ class Uniform(Quantizer):
         counted = [i for i in reduced if not (batched and i == 0)]
         count = math.prod(input_shape[i] or 1 for i in counted)
         self._scale_gradient = 1.0 / math.sqrt(count * (self.levels - 1))
+        # Not cast in mixed precision: half a digit of it is a level of a fine grid.
         self.learned_scale = self.add_weight(
-            shape=shape, initializer=initializer, name="scale"
+            shape=shape, initializer=initializer, autocast=False, name="scale"
         )
 
     def quantized(self, inputs):
         inputs = ops.convert_to_tensor(inputs)
         if self.scale == "max":
-            scale = ops.stop_gradient(self._largest_magnitude(inputs))
+            scale = ops.stop_gradient(largest_magnitude(inputs, self.axis))
             return uniform(inputs, self.levels, scale)
         if self.scale == "learned":
-            # A step across zero must not end the learning: α is a magnitude.
-            scale = ops.maximum(ops.abs(self.learned_scale), keras.config.epsilon())
-            return uniform(inputs, self.levels, scale, self._scale_gradient)
+            return uniform(
+                inputs, self.levels, self._learned_magnitude(), self._scale_gradient
+            )
         return uniform(inputs, self.levels, self.scale)
+
+    def _learned_magnitude(self):
+        # A step across zero must not end the learning: α is a magnitude.
+        return ops.maximum(ops.abs(self.learned_scale), keras.config.epsilon())
+
+    def code(self):
+        largest = self.levels - 1
+        if is_number(self.scale):
+            return Code(self.precision, step=self.scale / largest)
+        axis = tuple(self.axis) if isinstance(self.axis, list) else self.axis
+        return Code(self.precision, step=None, largest=largest, axis=axis)
+
+    def code_step(self):
+        if self.learned_scale is None:
+            return None
+        return ops.stop_gradient(self._learned_magnitude() / (self.levels - 1))
 
     def get_config(self):
         return {

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from keras import ops
 
-from hwa_keras import backend
+from hwa_keras import backend, random
 from hwa_keras.substitution import stateless
 
 __all__ = ["Look", "look"]
@@ -65,8 +65,8 @@ def look(model, weights, state, batch, ahead, rho, scale_loss, share):
     scaled = [model.perturbation.is_scaled(v) for v in model.trainable_variables]
     seeds = []  # Places in the state of what goes on from one look to the other.
     if not model.same_noise:
-        names = [v.name for v in model.state_variables]
-        seeds = [i for i, name in enumerate(names) if name == "seed_generator_state"]
+        variables = model.state_variables
+        seeds = [i for i, v in enumerate(variables) if random.is_seed_state(v)]
 
     def second():
         epsilons = model.perturbation(weights, shared, scaled, rho)

@@ -284,6 +284,41 @@ def test_plots_levels_with_names(tmp_path):
     assert len({line.get_color() for line in axes.lines}) == 2
 
 
+def test_crowded_names_are_turned_and_nothing_lies_on_them(tmp_path):
+    names = [f"block{i // 7}_unit{i % 7}_conv/kernel" for i in range(28)]
+    curve = curve_of({name: SAMPLES[4] for name in ["all at 0.01", *names]})
+    axes = curve.plot(tmp_path / "layers.png")
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == curve.levels
+    assert {label.get_rotation() for label in labels} == {90.0}
+    ends = [label.get_window_extent() for label in labels]
+    assert all(a.x1 <= b.x0 for a, b in zip(ends, ends[1:], strict=False))
+    legend = axes.get_legend().get_window_extent()
+    assert legend.y0 >= axes.get_window_extent().y1
+
+
+def test_boxes_reach_from_quartile_to_quartile_and_whiskers_to_the_extremes(tmp_path):
+    samples = [0.1, 0.5, 0.6, 0.7, 0.9]
+    levels = {"a": {"accuracy": samples}, "b": {"accuracy": [0.2, 0.4]}}
+    axes = curve_of(levels).plot(boxes=True)
+    curve_of({"b": levels["b"]}, "other").plot(
+        tmp_path / "boxes.png", axes=axes, boxes=True
+    )
+    assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
+    low, high = axes.patches[0].get_path().vertices[:, 1][[0, 2]]
+    assert (low, high) == pytest.approx(tuple(np.quantile(samples, [0.25, 0.75])))
+    drawn = np.concatenate([line.get_ydata() for line in axes.lines[:5]])
+    assert {0.1, 0.6, 0.9} <= set(drawn.round(6))
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "b"]
+    # A box of the second curve stands beside that of the first at its level.
+    middles = [p.get_path().vertices[:2, 0].mean() for p in axes.patches]
+    assert middles[:2] == pytest.approx([0, 1]) and 1.3 < middles[2] < 1.7
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["net", "other"]
+    axes = curve_of(SAMPLES).plot(boxes=True)  # Of numbers: at equal distances.
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "4"]
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [

@@ -1,16 +1,16 @@
-"""Callbacks that steer the hardware while a model trains."""
+"""Callbacks that set something anew in each epoch: noise, neighborhood, error rate."""
 
 import math
 
 import keras
 
-from hwa_keras.kernels import find_kernels
+from hwa_keras.devices.sram import check_error_rate
 from hwa_keras.layers import HardwareLayer
 from hwa_keras.model import HWAModel
-from hwa_keras.noise import Noise, leaves
+from hwa_keras.noise import BitFlip, Noise, leaves
 from hwa_keras.training.sharpness_aware import SharpnessAwareModel
 
-__all__ = ["ConstrainKernels", "NoiseRamp", "RhoSchedule", "noises_of"]
+__all__ = ["NoiseRamp", "RhoSchedule", "UniformNoise", "noises_of"]
 
 
 def noises_of(model):
@@ -163,91 +163,59 @@ class RhoSchedule(keras.callbacks.Callback):
             logs["rho"] = self.model.rho
 
 
-class ConstrainKernels(keras.callbacks.Callback):
-    """Applies a constraint to every kernel of a model, for the time of a fit.
+class UniformNoise(keras.callbacks.Callback):
+    """Gives every kernel of a model the same bit error rate: the baseline of `LaNMax`.
 
-    After each update of the weights each kernel W becomes constraint(W). A kernel
-    with a constraint of its own keeps it: the layer's is applied first, then this
-    one. Weights that are no kernels are left alone, and so are the weights that a fit
-    starts from, until their first update. When the fit ends, the constraints are as
-    they were before. After a fit that an exception has cut short they stay, until
-    the callback is used again.
+    The value is written into `logs` as `error_rate`. Nothing is compiled again.
 
     Args:
-        constraint: A `keras.constraints.Constraint`, such as
-            `hwa_keras.constraints.AggressiveClip()`, or a function from a weight
-            tensor to one of the same shape.
+        p: Float in [0, ½], or a function from an epoch, counted from 0, to one: the
+            `p` of every `noise.BitFlip` of the model.
 
     Raises:
-        TypeError: If `constraint` is neither.
-        ValueError: At the start of the fit, if the model has no kernels.
+        ValueError: If p is out of its range, or at the start of the fit, if the model
+            has no `BitFlip`.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
-        >>> model.compile(keras.optimizers.SGD(10.0), "mse")
-        >>> clip = hwa_keras.constraints.AggressiveClip(0.25)
+        >>> model = keras.Sequential([keras.Input((8,)), hwa_keras.layers.HWADense(
+        ...     3, kernel_quantizer="ste_sign", kernel_noise=hwa_keras.noise.BitFlip(0)
+        ... )])
+        >>> model.compile("sgd", "mse")
         >>> history = model.fit(
-        ...     np.ones((4, 8)), np.ones((4, 3)), verbose=0,
-        ...     callbacks=[hwa_keras.training.ConstrainKernels(clip)],
+        ...     np.ones((4, 8)), np.ones((4, 3)), epochs=2, verbose=0,
+        ...     callbacks=[hwa_keras.training.UniformNoise(lambda epoch: epoch / 100)],
         ... )
-        >>> float(ops.max(ops.abs(model.layers[0].kernel)))
-        0.25
+        >>> [round(p, 2) for p in history.history["error_rate"]]
+        [0.0, 0.01]
+
+    Reference:
+        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.3.1.
     """
 
-    def __init__(self, constraint):
+    def __init__(self, p):
         super().__init__()
-        if isinstance(constraint, type) or not callable(constraint):
-            raise TypeError(
-                "`constraint` must be a Keras constraint, such as "
-                "hwa_keras.constraints.HistogramClip(alpha=2.0), or a function of a "
-                f"tensor. Received: {constraint!r} of type {type(constraint).__name__}."
-            )
-        self.constraint = constraint
-        self._placed = []  # Pairs (kernel, its constraint during the fit).
+        if not callable(p):
+            check_error_rate("UniformNoise", p=p)
+        self.p = p
+        self._noises = []
 
     def on_train_begin(self, logs=None):
-        self._remove()  # What a fit that was cut short has left.
-        kernels = [kernel.variable for kernel in find_kernels(self.model)[0]]
-        if not kernels:
+        self._noises = [n for n in noises_of(self.model) if isinstance(n, BitFlip)]
+        if not self._noises:
             raise ValueError(
-                f"ConstrainKernels found no kernels in the model '{self.model.name}'. "
-                "Kernels are weights of two or more dimensions named '...kernel'."
+                f"UniformNoise found no BitFlip in the model '{self.model.name}'. Give "
+                "its kernels one: kernel_noise=hwa_keras.noise.BitFlip(0.01)."
             )
-        for kernel in kernels:
-            both = _DuringFit(kernel.constraint, self.constraint)
-            kernel.constraint = both
-            self._placed.append((kernel, both))
-        # A step that an earlier fit compiled does not know of the constraint.
-        self.model.make_train_function(force=True)
 
-    def on_train_end(self, logs=None):
-        self._remove()
-        self.model.make_train_function(force=True)
+    def on_epoch_begin(self, epoch, logs=None):
+        self._current = float(self.p(epoch) if callable(self.p) else self.p)
+        check_error_rate("UniformNoise", p=self._current)
+        for noise in self._noises:
+            noise.p.assign(self._current)
 
-    def _remove(self):
-        for kernel, both in self._placed:
-            kernel.constraint = _without(kernel.constraint, both)
-        self._placed = []
-
-
-class _DuringFit:
-    """The constraint that a kernel had before, then another."""
-
-    def __init__(self, before, constraint):
-        self.before = before
-        self.constraint = constraint
-
-    def __call__(self, w):
-        return self.constraint(w if self.before is None else self.before(w))
-
-
-def _without(constraint, part):
-    """A constraint without one `_DuringFit`, which others may have come upon."""
-    if constraint is part:
-        return part.before
-    if isinstance(constraint, _DuringFit):
-        constraint.before = _without(constraint.before, part)
-    return constraint
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["error_rate"] = self._current
 
 
 _SCHEDULES = {

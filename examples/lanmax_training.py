@@ -1,0 +1,183 @@
+"""What examples/lanmax_cifar10.py trains, and what it measures of it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from study import batches, learning_rate
+
+import hwa_keras
+from hwa_keras.constraints import WeightClip
+from hwa_keras.devices import SRAM
+from hwa_keras.noise import BitFlip
+from hwa_keras.quantizers import BinaryConnect
+from hwa_keras.training import ConstrainKernels, LaNMax
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One point of a curve of accuracy over energy: a training, and its memory.
+
+    Args:
+        curve: A key of `CURVES`.
+        width: Widening factor of the network.
+        p: Bit error rate that it is trained with, or that LaNMax begins with; None
+            for floats.
+        alpha: Weight of the energy, for LaNMax.
+    """
+
+    curve: str
+    width: int
+    p: float | None = None
+    alpha: float | None = None
+
+    @property
+    def label(self):
+        """What changes along the curve."""
+        if self.curve == "lanmax":
+            return f"α = {self.alpha:g}"
+        return f"p = {self.p:g}" if self.curve == "uniform" else f"width {self.width}"
+
+    @property
+    def memory(self):
+        """The memory that the kernels are read from."""
+        return SRAM(0.0) if self.curve == "reliable" else SRAM()
+
+
+CURVES = {
+    "float": "16-bit floats, reliable",
+    "reliable": "binary, reliable",
+    "uniform": "binary, one p for all",
+    "lanmax": "binary, LaNMax",
+}
+
+
+def points(settings):
+    """The trainings of a run, without their seeds."""
+    width = settings.widths[-1]
+    return [
+        *(Point("float", w) for w in settings.widths),
+        # A little noise regularizes: the thesis trains at 1e-4 what it reads at 0.
+        *(Point("reliable", w, 1e-4) for w in settings.widths),
+        *(Point("uniform", width, p) for p in settings.rates),
+        *(Point("lanmax", width, 0.01, alpha) for alpha in settings.alphas),
+    ]
+
+
+def convnet(width, input_shape, classes):
+    """Three convolutions and two dense layers, small enough for a CPU."""
+    inputs = x = keras.Input(input_shape)
+    for i in range(3):
+        x = keras.layers.Conv2D(
+            4 * width * 2**i, 3, strides=2, padding="same", use_bias=False
+        )(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(32 * width, use_bias=False)(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(inputs, keras.layers.Dense(classes)(x), name="convnet")
+
+
+def wide_resnet(width, input_shape, classes):
+    """WideResNet-28, the thesis's network."""
+    return hwa_keras.models.wide_resnet(28, width, input_shape, classes)
+
+
+NETWORKS = {"convnet": convnet, "wide_resnet_28": wide_resnet}
+
+
+def train(point, settings, data, seed):
+    """A network trained for one point, from scratch.
+
+    Returns:
+        A pair: the model, compiled for evaluation, and the history of the fit.
+    """
+    keras.utils.clear_session()  # Kernels have the same names in each training.
+    keras.utils.set_random_seed(seed)
+    x, y = data.train
+    network = NETWORKS[settings.network]
+    model = network(point.width, x.shape[1:], data.num_classes)
+    callbacks = []
+    if point.p is not None:
+        model = hwa_keras.to_hwa(
+            model,
+            kernel_quantizer=BinaryConnect(),
+            kernel_noise=BitFlip(point.p),
+            seed=seed,
+            verbose=0,
+        )
+        callbacks = [ConstrainKernels(WeightClip())]
+    if point.alpha is not None:
+        callbacks.append(
+            LaNMax(
+                point.alpha,
+                p=point.p,
+                h=settings.h,
+                learning_rate=settings.p_learning_rate,
+                seed=seed,
+            )
+        )
+    steps = len(x) // settings.batch_size * settings.epochs
+    sgd = keras.optimizers.SGD(
+        learning_rate(settings, steps),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(sgd, loss, metrics=["accuracy"])
+    history = model.fit(
+        batches(x, y, settings, seed),
+        epochs=settings.epochs,
+        callbacks=callbacks,
+        shuffle=False,  # The data set shuffles.
+        verbose=0,
+    ).history
+    return model, {name: [float(v) for v in values] for name, values in history.items()}
+
+
+def measure(model, point, settings, data, seed):
+    """Energy and accuracy of a trained network, and its kernels' error rates.
+
+    Returns:
+        A dictionary that JSON can hold. The energy is in units of one reliable bit;
+        the accuracies are of one draw of wrong bits each, as many as it took.
+    """
+    energy = hwa_keras.memory_energy(model)
+    found = {"energy": energy.energy, "kernels": energy.to_dict()["kernels"]}
+    if point.curve == "reliable":
+        found["energy"] = sum(kernel.bits * kernel.weights for kernel in energy.kernels)
+    if point.p is None:
+        scores = model.evaluate(*data.test, batch_size=500, return_dict=True, verbose=0)
+        return {**found, "accuracy": [scores["accuracy"]]}
+    samples = hwa_keras.monte_carlo(
+        model,
+        point.memory,
+        data.test,
+        chips=1 if point.curve == "reliable" else settings.draws,
+        seed=1000 * seed,
+        batch_size=500,
+        tolerance=settings.tolerance,
+        verbose=0,
+    )
+    return {**found, "accuracy": samples["accuracy"].tolist()}
+
+
+def read_at(model, rates, settings, data, seed):
+    """Mean accuracy of a trained network in memories of other error rates."""
+    return [
+        float(
+            np.mean(
+                hwa_keras.monte_carlo(
+                    model,
+                    SRAM(p),
+                    data.test,
+                    chips=min(5, settings.draws) if p else 1,
+                    seed=1000 * seed,
+                    batch_size=500,
+                    verbose=0,
+                )["accuracy"]
+            )
+        )
+        for p in rates
+    ]

@@ -1,0 +1,79 @@
+"""What the studies share: images, batches, learning rates, tables."""
+
+import sys
+
+import keras
+import tensorflow as tf  # for tf.data, which feeds both backends
+from rich.console import Console
+from rich.table import Table
+
+from hwa_keras.datasets import Dataset
+from hwa_keras.statistics import estimate
+
+console = Console(width=None if sys.stdout.isatty() else 110)
+
+# When the learning rate is divided by 10, as shares of a training.
+STEPS = {"quarters": (0.25, 0.5, 0.75), "steps": (0.3, 0.6, 0.9)}
+SCHEDULES = ("cosine", *STEPS)
+
+
+def prepared(data, settings):
+    """The images of a run, with the mean and deviation of each channel taken out."""
+    x, y = (part[: settings.train_images] for part in data.train)
+    x_test, y_test = (part[: settings.test_images] for part in data.test)
+    mean, std = x.mean((0, 1, 2)), x.std((0, 1, 2))
+    return Dataset(
+        data.name,
+        ((x - mean) / std, y),
+        ((x_test - mean) / std, y_test),
+        data.num_classes,
+    )
+
+
+def learning_rate(settings, steps):
+    """The schedule of the learning rate over a whole training."""
+    if settings.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+    shares = STEPS[settings.schedule]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [round(steps * share) for share in shares],
+        [settings.learning_rate / 10**i for i in range(len(shares) + 1)],
+    )
+
+
+def batches(x, y, settings, seed):
+    """Shuffled batches, shifted by up to 4 pixels and mirrored at random if asked."""
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
+    dataset = dataset.batch(settings.batch_size, drop_remainder=True)
+    if settings.augment:
+        augment = keras.Sequential(
+            [
+                keras.layers.RandomTranslation(
+                    0.125, 0.125, "constant", interpolation="nearest", seed=seed
+                ),
+                keras.layers.RandomFlip("horizontal", seed=seed + 1),
+            ]
+        )
+        dataset = dataset.map(
+            lambda x, y: (augment(x, training=True), y), tf.data.AUTOTUNE
+        )
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def cell(samples):
+    """A mean, with half of its 95 % interval if there are several samples."""
+    found = estimate(samples)
+    if found.count == 1:
+        return f"{found.mean:.4f}"
+    return f"{found.mean:.4f} ± {found.half_width:.4f}"
+
+
+def show(section):
+    """Print a part of the report."""
+    table = Table(title=section.title)
+    for i, column in enumerate(section.columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in section.rows:
+        table.add_row(*map(str, row))
+    console.print(table)
+    console.print(section.text)

@@ -1,0 +1,19 @@
+"""Callbacks that steer the hardware while a model trains."""
+
+from hwa_keras.training.callbacks.constrain import ConstrainKernels
+from hwa_keras.training.callbacks.lanmax import LaNMax
+from hwa_keras.training.callbacks.schedules import (
+    NoiseRamp,
+    RhoSchedule,
+    UniformNoise,
+    noises_of,
+)
+
+__all__ = [
+    "ConstrainKernels",
+    "LaNMax",
+    "NoiseRamp",
+    "RhoSchedule",
+    "UniformNoise",
+    "noises_of",
+]
