@@ -189,7 +189,7 @@ def read_rates_section(records, settings):
 
 def sensitivity_section(curve):
     """Figure 4.3: which kernels bear noise."""
-    axes = curve.plot()
+    axes = curve.plot(boxes=True)
     rows = [
         [str(level), cell(curve.values(level)), str(curve.estimate(level).count)]
         for level in curve.levels

@@ -199,6 +199,7 @@ LOAD = """
 """
 
 
+@pytest.mark.slow
 def test_models_and_chips_load_as_they_are_in_a_fresh_process(tmp_path):
     flips = BitFlip(0.1, "sign_magnitude", [0.0, 1.0, 2.0, 3.0])
     model = converted(

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 from keras import ops
 
 import hwa_keras
@@ -220,6 +221,45 @@ def test_monte_carlo_takes_devices_and_rules_and_names_bad_arguments():
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)])
     with pytest.raises(ValueError, match="is not compiled"):
         hwa_keras.monte_carlo(plain, "pcm", data)
+
+
+def test_monte_carlo_stops_once_the_interval_is_within_the_tolerance():
+    model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)]))
+    data = X, np.ones((8, 5), "float32")
+
+    def found(**kwargs):
+        perturb = ProcessVariation(0.3)
+        return hwa_keras.monte_carlo(model, perturb, data, 12, verbose=0, **kwargs)
+
+    every = found()["mae"]
+    widths = [
+        scipy.stats.t.ppf(0.975, n - 1) * every[:n].std(ddof=1) / np.sqrt(n)
+        for n in range(5, 13)
+    ]
+    # Between the widths after five and after all: the first width below it ends it.
+    tolerance = (widths[0] + min(widths)) / 2
+    count = 5 + next(i for i, width in enumerate(widths) if width <= tolerance)
+    assert 5 < count <= 12
+    np.testing.assert_array_equal(found(tolerance=tolerance)["mae"], every[:count])
+    assert len(found(tolerance=1e3, metric="loss")["mae"]) == 5
+    assert len(found(tolerance=1e-9)["mae"]) == 12
+    with pytest.raises(ValueError, match="`tolerance` must be positive"):
+        found(tolerance=0.0)
+    with pytest.raises(ValueError, match="`metric` 'f1' is not among"):
+        found(tolerance=0.1, metric="f1")
+
+
+def test_monte_carlo_reads_each_chip_with_a_draw_of_its_noise():
+    model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)]))
+    data = X, np.ones((8, 5), "float32")
+    exact, frozen = (
+        hwa_keras.monte_carlo(
+            model, "pcm", data, chips=1, verbose=0, read_noise=read_noise
+        )["mae"]
+        for read_noise in ("off", "frozen")
+    )
+    by_default = hwa_keras.monte_carlo(model, "pcm", data, chips=1, verbose=0)["mae"]
+    assert by_default == frozen != exact
 
 
 def test_a_log_gets_one_line_and_no_bar(capsys):

@@ -17,7 +17,7 @@ from hwa_keras.statistics import estimate
 
 __all__ = ["Curve"]
 
-_ROOM = 90  # Letters that stand side by side below the axes.
+_ROOM = 70  # Letters that stand side by side below the axes.
 
 
 class Curve(Result):
