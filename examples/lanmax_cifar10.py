@@ -37,7 +37,7 @@ flags.DEFINE_string("out", "runs/lanmax_cifar10", "Folder for all that is writte
 OVERRIDES = ("dataset", "network", "epochs", "seeds", "draws", "alphas", "rates")
 flags.DEFINE_enum("dataset", None, ["digits", "mnist", "cifar10"], "What to learn.")
 flags.DEFINE_enum("network", None, sorted(NETWORKS), "What to train.")
-flags.DEFINE_integer("epochs", None, "Epochs of each training.", 1)
+flags.DEFINE_integer("epochs", None, "Epochs of each training.", 2)
 flags.DEFINE_integer("seeds", None, "Trainings of each point.", 1)
 flags.DEFINE_integer("draws", None, "Draws of wrong bits to evaluate a training.", 1)
 flags.DEFINE_multi_float("alphas", None, "Weight of the energy in LaNMax; repeated.")
@@ -80,6 +80,10 @@ class Settings:
             raise ValueError("`rates` and `read_rates` are from 0 to 0.5.")
         if not all(alpha >= 0 for alpha in self.alphas):
             raise ValueError("`alphas` must not be negative.")
+        if self.epochs < 2:
+            raise ValueError(
+                "`epochs` must be 2 or more: LaNMax learns in 80 % of them."
+            )
         if self.batch_size > self.train_images:
             raise ValueError("`batch_size` must not be above `train_images`.")
 

@@ -28,7 +28,7 @@ def start(*arguments):
 
 def test_a_run_writes_tables_figures_and_the_page(tmp_path):
     out = tmp_path / "run"
-    arguments = ("--epochs=1", "--seeds=1", "--rates=0.01", "--draws=2")
+    arguments = ("--epochs=2", "--seeds=1", "--rates=0.01", "--draws=2")
     found = start(*arguments, f"--out={out}")
     assert found.returncode == 0, found.stderr[-3000:]
     assert "Traceback" not in found.stderr

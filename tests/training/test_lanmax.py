@@ -237,6 +237,14 @@ def test_rates_never_leave_their_bounds(learning_rate):
     assert len(np.unique(seen)) > 4
 
 
+def test_rates_that_begin_outside_of_the_bounds_are_brought_in():
+    recorder = Recorder()
+    callback = LaNMax(p=None, h=1e-9, p_min=1e-3, until=0.5)
+    model = network(p=0.0)
+    fit(model, [callback, recorder], epochs=2)
+    np.testing.assert_allclose(recorder.tried[0], 1e-3, rtol=1e-5)
+
+
 def test_validation_sees_the_rates_not_what_is_tried():
     recorder = Recorder()
     fit(network(), [LaNMax(), recorder], validation_data=(X, Y), epochs=2)

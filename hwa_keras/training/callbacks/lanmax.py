@@ -143,6 +143,7 @@ class LaNMax(keras.callbacks.Callback):
                 noise.search.assign([0.0, math.inf, 0.0])
                 if self.p is not None:
                     noise.p.assign(self.p)
+            self._write_rates(np.clip(self._read_rates(), self.p_min, self.p_max))
         self._check_resumed(epoch)
         self._rates = self._read_rates()
         self._best = self._search()[0, 1]
