@@ -23,7 +23,7 @@ import presets
 from absl import app, flags, logging
 from lanmax_report import sections_of
 from lanmax_training import NETWORKS, measure, points, read_at, train
-from study import SCHEDULES, console, prepared, show
+from study import check, console, prepared, show
 
 import hwa_keras
 from hwa_keras.analysis import compare_spectra, layer_sensitivity, report
@@ -70,9 +70,7 @@ class Settings:
     sensitivity_repeats: int
 
     def __post_init__(self):
-        for key, known in (("network", NETWORKS), ("schedule", SCHEDULES)):
-            if getattr(self, key) not in known:
-                raise ValueError(f"`{key}` must be one of {', '.join(known)}.")
+        check(self, NETWORKS)
         for key in ("widths", "rates", "alphas", "read_rates"):
             if not getattr(self, key):
                 raise ValueError(f"`{key}` must not be empty.")
@@ -84,8 +82,6 @@ class Settings:
             raise ValueError(
                 "`epochs` must be 2 or more: LaNMax learns in 80 % of them."
             )
-        if self.batch_size > self.train_images:
-            raise ValueError("`batch_size` must not be above `train_images`.")
 
 
 def run(settings, data):

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
-from study import batches, learning_rate
+from study import fit
 
 import hwa_keras
 from hwa_keras.constraints import WeightClip
@@ -94,9 +94,8 @@ def train(point, settings, data, seed):
     """
     keras.utils.clear_session()  # Kernels have the same names in each training.
     keras.utils.set_random_seed(seed)
-    x, y = data.train
     network = NETWORKS[settings.network]
-    model = network(point.width, x.shape[1:], data.num_classes)
+    model = network(point.width, data.train[0].shape[1:], data.num_classes)
     callbacks = []
     if point.p is not None:
         model = hwa_keras.to_hwa(
@@ -117,22 +116,7 @@ def train(point, settings, data, seed):
                 seed=seed,
             )
         )
-    steps = len(x) // settings.batch_size * settings.epochs
-    sgd = keras.optimizers.SGD(
-        learning_rate(settings, steps),
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
-    )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(sgd, loss, metrics=["accuracy"])
-    history = model.fit(
-        batches(x, y, settings, seed),
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        shuffle=False,  # The data set shuffles.
-        verbose=0,
-    ).history
+    history = fit(model, data, settings, callbacks, seed)
     return model, {name: [float(v) for v in values] for name, values in history.items()}
 
 

@@ -25,7 +25,7 @@ import presets
 from absl import app, flags, logging
 from matplotlib.figure import Figure
 from sharpness_training import MEASURES, NETWORKS, Recipe, measure, train
-from study import SCHEDULES, cell, console, prepared, show
+from study import cell, check, console, prepared, show
 
 from hwa_keras.analysis import Curve, Section, correlation, report
 
@@ -68,13 +68,9 @@ class Settings:
     seeds: int
 
     def __post_init__(self):
-        for key, known in (("network", NETWORKS), ("schedule", SCHEDULES)):
-            if getattr(self, key) not in known:
-                raise ValueError(f"`{key}` must be one of {', '.join(known)}.")
+        check(self, NETWORKS)
         if self.sigmas[:1] != [0.0] or len(self.sigmas) < 2:
             raise ValueError("`sigmas` must begin with 0.0 and go on.")
-        if self.batch_size > self.train_images:
-            raise ValueError("`batch_size` must not be above `train_images`.")
 
 
 def read_recipes(folder, names):

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
-from study import batches, learning_rate
+from study import fit
 
 import hwa_keras
 from hwa_keras import analysis, noise
@@ -78,8 +78,8 @@ NETWORKS = {
 def train(recipe, settings, data, seed):
     """A network trained by a recipe, from scratch, compiled for evaluation."""
     keras.utils.set_random_seed(seed)
-    x, y = data.train
-    model = NETWORKS[settings.network](x.shape[1:], classes=data.num_classes)
+    network = NETWORKS[settings.network]
+    model = network(data.train[0].shape[1:], classes=data.num_classes)
     trained, callbacks = model, []
     if recipe.noise:
         trained = hwa_keras.to_hwa(
@@ -92,22 +92,8 @@ def train(recipe, settings, data, seed):
         trained = SharpnessAwareModel.wrap(
             trained, method=recipe.method, rho=recipe.rho, norm=recipe.norm
         )
-    steps = len(x) // settings.batch_size * settings.epochs
-    sgd = keras.optimizers.SGD(
-        learning_rate(settings, steps),
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
-    )
+    fit(trained, data, settings, callbacks, seed)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trained.compile(sgd, loss, metrics=["accuracy"])
-    trained.fit(
-        batches(x, y, settings, seed),
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        shuffle=False,  # The data set shuffles.
-        verbose=0,
-    )
     model.compile("sgd", loss, metrics=["accuracy"])
     return model
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hwa_keras.datasets import Dataset
+from hwa_keras.deployment import result
 from hwa_keras.statistics import estimate
 
 console = Console(width=None if sys.stdout.isatty() else 110)
@@ -60,12 +61,43 @@ def batches(x, y, settings, seed):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
+def check(settings, networks):
+    """Raise `ValueError` for settings that no study can run with."""
+    for key, known in (("network", networks), ("schedule", SCHEDULES)):
+        if getattr(settings, key) not in known:
+            raise ValueError(f"`{key}` must be one of {', '.join(known)}.")
+    if settings.batch_size > settings.train_images:
+        raise ValueError("`batch_size` must not be above `train_images`.")
+
+
+def fit(model, data, settings, callbacks, seed):
+    """Compile a classifier that ends in logits, and train it with SGD.
+
+    Returns:
+        The history of the fit.
+    """
+    x, y = data.train
+    steps = len(x) // settings.batch_size * settings.epochs
+    sgd = keras.optimizers.SGD(
+        learning_rate(settings, steps),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(sgd, loss, metrics=["accuracy"])
+    return model.fit(
+        batches(x, y, settings, seed),
+        epochs=settings.epochs,
+        callbacks=callbacks,
+        shuffle=False,  # The data set shuffles.
+        verbose=0,
+    ).history
+
+
 def cell(samples):
     """A mean, with half of its 95 % interval if there are several samples."""
-    found = estimate(samples)
-    if found.count == 1:
-        return f"{found.mean:.4f}"
-    return f"{found.mean:.4f} ± {found.half_width:.4f}"
+    return result.cell(estimate(samples))
 
 
 def show(section):
