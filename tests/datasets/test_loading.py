@@ -1,3 +1,5 @@
+"""`load`: images, splits, and what it says of data that is missing or damaged."""
+
 import re
 import shutil
 import sys
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 
 from hwa_keras import datasets
+from tests import fresh
 
 pytestmark = pytest.mark.slow  # Arrays of NumPy, the same on any backend.
 
@@ -53,7 +56,6 @@ def test_mnist(data_dir):
     assert mnist.train[0].mean(dtype="float64") == pytest.approx(0.1306605, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_cifar10(data_dir):
     cifar10 = datasets.load("cifar10", data_dir=data_dir / "tfds")
     check(cifar10, "cifar10", (32, 32, 3), 50000, 10000, 10)
@@ -68,7 +70,43 @@ def test_unknown_name_lists_the_known_ones():
         datasets.load("imagenet")
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_one_split_is_that_part_of_everything():
+    digits = datasets.load("digits")
+    assert digits.validation is None
+    for split in ("train", "test"):
+        part = datasets.load("digits", split)
+        for a, b in zip(part, getattr(digits, split), strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "there"),
+    [
+        ("digits", "validation", "'train', 'test'.$"),
+        ("mnist", "valid", "'train', 'test'.$"),
+        ("speech_commands", "dev", "'train', 'validation', 'test'.$"),
+        ("wikitext2", "valid", "'train', 'validation', 'test'.$"),
+        ("glue/mnli", "validation", "'train', 'test'. GLUE keeps the labels of its"),
+    ],
+)
+def test_unknown_split_lists_those_there_are(name, split, there):
+    with pytest.raises(ValueError, match=f"{name}.*'{split}'.*{there}"):
+        datasets.load(name, split)
+
+
+def test_import_leaves_tensorflow_datasets_alone():
+    fresh.run("""
+        import sys
+        import hwa_keras.datasets.batches
+        assert "tensorflow_datasets" not in sys.modules
+    """)
+
+
+TFDS_NAMES = ["mnist", "fashion_mnist", "cifar10", "cifar100"]
+TFDS_NAMES += ["speech_commands", "glue/cola", "glue/mnli"]
+
+
+@pytest.mark.parametrize("name", TFDS_NAMES)
 def test_missing_data_says_what_where_and_how_to_fetch_it(name, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         datasets.load(name, data_dir=tmp_path)
