@@ -26,7 +26,7 @@ def stateless(module, values, function, others=()):
         tensor)`; and the losses that it added, a list of tensors.
     """
     replaced = {id(variable): tensor for variable, tensor in values}
-    variables = [*module.variables, *others]
+    variables = [*module.variables, *untracked_states(module), *others]
     # Every variable is mapped, the untouched ones to their current value: an outer
     # stateless scope (JAX's train step) is not seen from inside this one.
     scope = keras.StatelessScope(
@@ -42,6 +42,23 @@ def stateless(module, values, function, others=()):
         if new is not old
     ]
     return outputs, updates, scope.losses
+
+
+def recurrent_states(module):
+    """What the stateful recurrent layers in a Keras object carry between batches."""
+    return [
+        state
+        for layer in module._flatten_layers()
+        if getattr(layer, "stateful", False)
+        for state in keras.tree.flatten(getattr(layer, "states", None))
+        if state is not None
+    ]
+
+
+def untracked_states(module):
+    """The states among these that Keras does not count as weights, as in its LSTM."""
+    tracked = {id(variable) for variable in module.variables}
+    return [state for state in recurrent_states(module) if id(state) not in tracked]
 
 
 def substitute(module, values, function):

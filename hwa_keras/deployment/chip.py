@@ -9,7 +9,7 @@ from hwa_keras.checkpoint import SavesSeeds
 from hwa_keras.deployment.tile import COMPENSATIONS
 from hwa_keras.devices.device import check_time
 from hwa_keras.registry import PACKAGE
-from hwa_keras.substitution import final_kernels, stateless
+from hwa_keras.substitution import final_kernels, recurrent_states, stateless
 
 __all__ = ["Chip"]
 
@@ -109,6 +109,7 @@ class Chip(SavesSeeds, keras.Model):
             seed: Integer. The same seed writes the same chip.
         """
         self.copy_digital_weights()
+        self.reset_states()
         base = random.seed_from(seed)
         for i, (tile, kernel) in enumerate(zip(self.tiles, kernels, strict=True)):
             if not np.all(np.isfinite(ops.convert_to_numpy(kernel))):
@@ -220,21 +221,51 @@ class Chip(SavesSeeds, keras.Model):
             kernels = [tile.kernel.value for tile in self.tiles]
         live = self._read_noise == "per_call"
         seed = random.next_seed(self.read_generator) if live else None
-        return self.run(kernels, inputs, seed)
+        states = self._recurrent_pairs()
+        carried = [(state, own.value) for state, own in states]
+        outputs, updates = self._run(kernels, inputs, seed, carried)
+        new = {id(variable): value for variable, value in updates}
+        for state, own in states:
+            own.assign(new.get(id(state), own.value))
+        return outputs
 
-    def run(self, kernels, inputs, seed=None):
-        """Run the model with the given kernels and the chip's digital weights.
+    def run(self, kernels, inputs):
+        """Run the model with the given kernels, as a pure function of both.
 
-        Noise that layers draw at inference comes from the seed; with None it is the
-        same at each call.
+        Stateful recurrent layers begin at zero, and the noise that layers draw at
+        inference is the same at each call.
         """
+        begin = [
+            (state, ops.zeros(state.shape, state.dtype))
+            for state, _ in self._recurrent_pairs()
+        ]
+        return self._run(kernels, inputs, None, begin)[0]
+
+    def reset_states(self):
+        """Have stateful recurrent layers begin anew."""
+        for _, own in self._recurrent_pairs():
+            own.assign(ops.zeros(own.shape, own.dtype))
+
+    def _recurrent_pairs(self):
+        """Of `digital_pairs`, those of what recurrent layers carry between calls."""
+        states = {id(state) for state in recurrent_states(self.structure)}
+        return [pair for pair in self.digital_pairs() if id(pair[0]) in states]
+
+    def _run(self, kernels, inputs, seed, states):
+        """Outputs, and what was assigned, with the given kernels and states."""
         model = self.structure
         weights = model.weights
         values = [
             (weights[tile.index], k)
             for tile, k in zip(self.tiles, kernels, strict=True)
         ]
-        values += [(weight, own.value) for weight, own in self.digital_pairs()]
+        given = {id(state) for state, _ in states}
+        values += states
+        values += [
+            (weight, own.value)
+            for weight, own in self.digital_pairs()
+            if id(weight) not in given
+        ]
         mapped = {id(variable) for variable, _ in values}
         # The states of seeds and metrics, which are not the chip's to keep or export.
         values += [
@@ -243,7 +274,10 @@ class Chip(SavesSeeds, keras.Model):
             if id(v) not in mapped
         ]
         with final_kernels():
-            return stateless(model, values, lambda: model(inputs, training=False))[0]
+            outputs, updates, _ = stateless(
+                model, values, lambda: model(inputs, training=False)
+            )
+        return outputs, updates
 
     @staticmethod
     def _state(variable, seed, i):

@@ -15,6 +15,7 @@ from hwa_keras.kernels import (
     quantized_kernels,
 )
 from hwa_keras.model import HWAModel
+from hwa_keras.substitution import untracked_states
 
 __all__ = ["program", "target_kernels"]
 
@@ -85,6 +86,12 @@ def blank_chip(model, device, compensation, read_noise, rules=()):
         )
     targets, digital = target_kernels(model)
     structure = model.model if isinstance(model, HWAModel) else model
+    if untracked_states(structure):
+        raise ValueError(
+            f"'{model.name}' has stateful recurrent layers of Keras, whose states are "
+            "no weights that a chip could keep. Build it of hwa_keras.layers.HWALSTM "
+            "or HWAGRU, or with stateful=False."
+        )
     position = {id(w): i for i, w in enumerate(structure.weights)}
     for selector, _ in rules:
         check_selector(selector, [kernel for kernel, _ in targets])

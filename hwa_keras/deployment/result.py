@@ -132,6 +132,47 @@ class DriftResult(Result):
         }
         return without_nan(content)
 
+    @classmethod
+    def from_dict(cls, content):
+        """The result that `to_dict` wrote, or `to_json` to a file read again."""
+        keys = ("times", "compensations", "metric", "seed", "device")
+        arguments = {key: content[key] for key in keys}
+        return cls(content["chips"], **arguments, name=content["model"])
+
+    @classmethod
+    def join(cls, *results):
+        """Put the results of several shares of the chips of one sweep together.
+
+        Args:
+            *results: `DriftResult`s of `drift_sweep` over ranges of chips, the
+                `range(j, chips, count)` of machine j for instance.
+
+        Raises:
+            ValueError: If they are not parts of one sweep.
+
+        Example:
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+            >>> model.compile("adam", "mse")
+            >>> data = np.ones((4, 8)), np.ones((4, 3))
+            >>> shares = [
+            ...     hwa_keras.drift_sweep(model, "pcm", data, chips=chips, verbose=0)
+            ...     for chips in (range(0, 3, 2), range(1, 3, 2))
+            ... ]
+            >>> hwa_keras.deployment.DriftResult.join(*shares).chips
+            3
+        """
+        first = results[0]
+        for key in ("times", "compensations", "metric", "seed", "device", "name"):
+            values = [getattr(result, key) for result in results]
+            if any(value != values[0] for value in values):
+                raise ValueError(
+                    f"These are results of different sweeps: their `{key}` are "
+                    f"{', '.join(map(repr, values))}."
+                )
+        records = [record for result in results for record in result.records]
+        content = {**first.to_dict(), "chips": records}
+        return cls.from_dict(content)
+
     def table(self):
         """A `rich` table of `metric`: mean ± half-width of the 95 % interval."""
         title = f"{self.name}: {self.metric} over time, {self.chips} chips"
@@ -169,7 +210,7 @@ class DriftResult(Result):
         axes.set_xlabel("time since programming")
         axes.set_ylabel(f"{self.metric}, mean over chips")
         models = len({line.get_color() for line in axes.lines})
-        columns = models if models > 1 else len(self.compensations)
+        columns = min(models, 2) if models > 1 else len(self.compensations)
         return finish(axes, columns, path)
 
 

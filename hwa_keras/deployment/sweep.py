@@ -56,7 +56,9 @@ def drift_sweep(
         times: Seconds since the end of programming: a list, or a dictionary from
             labels to seconds. Defaults to 1 s, 1 hour, 1 day, 1 month and 1 year.
         chips: Integer ≥ 1, the number of chips, or with `tolerance` the largest
-            number. Defaults to `25`.
+            number; or a `range` of their numbers i, the share of one of several
+            machines, whose results `DriftResult.join` puts together. Defaults to
+            `25`.
         compensation: One of `"none"`, `"oracle"`, `"measured"`, or a list of them.
         metric: Name of the compiled metric (or `"loss"`) that early stopping, tables
             and plots look at. Defaults to the first metric, else the loss.
@@ -96,17 +98,21 @@ def drift_sweep(
     compensations = _as_list(compensation)
     _check_tolerance(tolerance)
     chip, kernels = blank_chip(model, device, compensations[0], read_noise, rules)
-    check_count(chips=chips)
+    if not isinstance(chips, range):
+        check_count(chips=chips)
+        chips = range(chips)
+    if not chips:
+        raise ValueError("`chips` is an empty range: there is no chip to program.")
     check_compiled(chip, model)
     data = evaluable(data, batch_size)
     if calibration is not None:
         calibration = calibration_batches(calibration)
-    bar = progress_bar(chips * len(compensations) * len(times), verbose)
+    bar = progress_bar(len(chips) * len(compensations) * len(times), verbose)
     records = []
     result = None
-    for i in range(chips):
+    for i in chips:
         chip.write(kernels, seed + i)
-        if i == 0:
+        if not records:
             _warn_if_nothing_drifts(chip, max(times.values()))
         records.append(
             _evaluate_chip(chip, data, times, compensations, bar, calibration)
@@ -115,7 +121,11 @@ def drift_sweep(
         result = DriftResult(
             records, times, compensations, metric, seed, _label(chip), model.name
         )
-        if tolerance is not None and i + 1 < chips and _precise(result, tolerance):
+        if (
+            tolerance is not None
+            and len(records) < len(chips)
+            and _precise(result, tolerance)
+        ):
             bar.update(bar.target, finalize=True)
             break
     return result
@@ -229,10 +239,12 @@ def _evaluate_chip(chip, data, times, compensations, bar, calibration):
 
 
 def _evaluate(chip, data, calibration):
+    # What a time gives depends on no time before.
     if calibration is not None:
-        # From the model's statistics: what a time gives depends on no time before.
         chip.copy_digital_weights()
+        chip.reset_states()
         reestimate(chip, calibration)
+    chip.reset_states()
     return chip.evaluate(**data, return_dict=True, verbose=0)
 
 

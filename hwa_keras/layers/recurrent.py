@@ -7,7 +7,23 @@ from hwa_keras.substitution import in_full_precision
 
 
 class _HardwareRNN(HardwareLayer):
-    """One draw of both kernels for the whole sequence."""
+    """One draw of both kernels for the whole sequence.
+
+    What a stateful layer carries from one batch to the next is a weight here. Keras
+    does not track it in its own layers, where JAX and chips lose it.
+    """
+
+    def _create_state_variables(self, batch_size):
+        self.states = [
+            self.add_weight(
+                shape=state.shape,
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+                name=f"rnn_state_{i}",
+            )
+            for i, state in enumerate(self.get_initial_state(batch_size))
+        ]
 
     def _converted_shape(self, input_shape):
         shape = self.compute_output_shape(input_shape)

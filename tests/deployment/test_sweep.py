@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 import hwa_keras
+from hwa_keras.deployment import DriftResult
 from hwa_keras.devices import PCM, SimplePCM
 from hwa_keras.statistics import estimate
 from tests import zoo
+
+pytestmark = pytest.mark.usefixtures("built_optimizers")
 
 
 def trained():
@@ -154,3 +157,23 @@ def test_estimate_is_student_s_interval():
     assert np.isnan(estimate([1.0]).low)
     with pytest.raises(ValueError, match="at least one"):
         estimate([])
+
+
+def test_shares_of_the_chips_join_to_the_whole(swept, tmp_path):
+    model, data, result = swept
+    shares = [
+        hwa_keras.drift_sweep(
+            model, "pcm", data, result.times, range(j, 3, 2), verbose=0
+        )
+        for j in range(2)
+    ]
+    shares[1].to_json(tmp_path / "share.json")
+    content = json.loads((tmp_path / "share.json").read_text(encoding="utf-8"))
+    joined = DriftResult.join(shares[0], DriftResult.from_dict(content))
+    assert joined.records == [result.records[i] for i in (0, 2, 1)]
+    assert joined.rows() == DriftResult.join(joined).rows()
+    other = hwa_keras.drift_sweep(model, "pcm", data, [1.0], chips=1, verbose=0)
+    with pytest.raises(ValueError, match="different sweeps: their `times`"):
+        DriftResult.join(shares[0], other)
+    with pytest.raises(ValueError, match="empty range"):
+        hwa_keras.drift_sweep(model, "pcm", data, chips=range(0))
