@@ -8,6 +8,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time on JAX is compilation: what one run compiled, the next one reads.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ.update(
+        JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parent / ".pytest_cache/jax"),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
 
 import pytest
 

@@ -1,26 +1,104 @@
 """Run code in a fresh Python process, as a user who comes back would."""
 
+import multiprocessing
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
+
+TIMEOUT = 500
 
 
 def run(code, **variables):
-    """Run code in a new interpreter and return what it printed.
+    """Run code in a process that has imported Keras and no more; return its output.
+
+    Importing Keras with its backend takes longer than most of what is run. One process
+    does it, once for all tests of a worker, and forks before anything else happens.
 
     Args:
         code: Python source.
         **variables: Plain values that the code sees under these names.
     """
-    prelude = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
+    found = _forked(_source(code, variables))
+    assert found.returncode == 0, found.stderr[-4000:]
+    return found.stdout
+
+
+def run_script(path, *arguments):
+    """Run a script as `run` runs code.
+
+    Args:
+        path: Of the script.
+        *arguments: What comes after it on the command line.
+
+    Returns:
+        A `subprocess.CompletedProcess`.
+    """
+    return _forked(
+        _source(
+            """
+            import os, runpy, sys
+            sys.argv = [path, *arguments]
+            sys.path[0] = os.path.dirname(path)
+            runpy.run_path(path, run_name="__main__")
+            """,
+            {"path": str(path), "arguments": [str(each) for each in arguments]},
+        )
+    )
+
+
+def run_bare(code, **variables):
+    """As `run`, in a new interpreter that has imported nothing."""
     found = subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(code)],
+        [sys.executable, "-c", _source(code, variables)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=TIMEOUT,
     )
     assert found.returncode == 0, found.stderr[-4000:]
     return found.stdout
+
+
+def _source(code, variables):
+    prelude = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
+    return prelude + textwrap.dedent(code)
+
+
+def _forked(source):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras"])
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
+        for path in outputs:
+            path.touch()
+        arguments = source, dict(os.environ), os.getcwd(), outputs
+        process = context.Process(target=_execute, args=arguments)
+        process.start()
+        process.join(TIMEOUT)
+        if late := process.is_alive():
+            process.kill()
+            process.join()
+        found = subprocess.CompletedProcess(
+            process.name,
+            process.exitcode,
+            *(path.read_text(encoding="utf-8") for path in outputs),
+        )
+        process.close()
+    assert not late, f"not done after {TIMEOUT} s\n{found.stderr[-4000:]}"
+    return found
+
+
+def _execute(source, environment, folder, outputs):
+    """In the forked process: what `python -c` does."""
+    for number, path in enumerate(outputs, start=1):
+        with open(path, "wb") as file:
+            os.dup2(file.fileno(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    exec(compile(source, "<fresh>", "exec"), {"__name__": "__main__"})
 
 
 PREDICT = """

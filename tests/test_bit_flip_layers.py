@@ -28,6 +28,8 @@ from tests.bits import (
     table,
 )
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 # --- In layers and models
 
 
@@ -105,7 +107,7 @@ def test_a_learned_step_is_the_one_of_now_and_no_weight_of_the_noise():
     )
     layer.build((None, 100))
     for scale in (0.05, 0.5):
-        layer.kernel_quantizer.learned_scale.assign(scale)
+        layer.kernel_quantizer.alpha.assign(scale)
         ((w, flipped),) = noisy(layer)
         levels = flipped.astype("float64") / scale * 7
         np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
@@ -113,13 +115,14 @@ def test_a_learned_step_is_the_one_of_now_and_no_weight_of_the_noise():
         assert np.any(w != flipped)
     names = [w.path.rpartition("/")[2] for w in layer.kernel_noise.weights]
     assert names[:2] == ["scale", "p"]
-    scale = layer.kernel_quantizer.learned_scale
+    scale = layer.kernel_quantizer.alpha
     assert not any(w is scale for w in layer.kernel_noise.weights)
     assert not layer.kernel_noise.trainable_weights
     model = keras.Sequential([keras.Input((100,)), layer])
     assert hwa_keras.summary(model).params == {4: 100 * 300, 32: 300 + 1}
 
 
+@pytest.mark.slow
 def test_inside_compose_it_comes_in_its_turn():
     quantizer = DoReFa(4, "weights")
     perturb = Compose(

@@ -143,7 +143,7 @@ def test_values_are_those_of_the_codes_that_are_read(name, encoding):
     kernel = keras.Variable(w)
     quantizer.attach(kernel)
     if quantizer.weights:
-        quantizer.learned_scale.assign(-LEARNED)  # A magnitude, whatever its sign.
+        quantizer.alpha.assign(-LEARNED)  # A magnitude, whatever its sign.
     quantized = as_numpy(quantizer(kernel.value))
     perturb = BitFlip(0.2, encoding)
     perturb.attach(None, quantizer, "kernel")

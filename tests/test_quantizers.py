@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from hwa_keras import quantizers
+import hwa_keras
+from hwa_keras import quantizers, random
 from hwa_keras.layers import HWADense
+from hwa_keras.noise import BitFlip
 from hwa_keras.quantizers import (
     ApproxSign,
     BinaryConnect,
@@ -218,7 +220,7 @@ def test_uniform_keeps_a_scale_for_each_slice_of_the_axis(axis, reduced, scale):
     expected, _, _ = uniform_oracle(w, 8, largest)
     np.testing.assert_allclose(quantized(quantize, w), expected, rtol=1e-6, atol=1e-9)
     if scale == "learned":
-        assert tuple(quantize.learned_scale.shape) == largest.shape
+        assert tuple(quantize.alpha.shape) == largest.shape
 
 
 def test_axis_that_does_not_exist_is_named():
@@ -278,13 +280,13 @@ def test_learned_scale_starts_at_the_largest_weight_or_at_one():
     w = np.random.default_rng(7).normal(size=(6, 4)).astype("float32")
     quantize = Uniform(scale="learned")
     quantize.attach(keras.Variable(w))
-    np.testing.assert_array_equal(quantize.learned_scale.value, np.abs(w).max())
+    np.testing.assert_array_equal(quantize.alpha.value, np.abs(w).max())
     quantize = Uniform(scale="learned")
     quantize(w)
-    np.testing.assert_array_equal(quantize.learned_scale.value, 1)
+    np.testing.assert_array_equal(quantize.alpha.value, 1)
     quantize = Uniform(scale="learned")
     quantize.attach(keras.Variable(np.zeros((3, 2), "float32")))
-    np.testing.assert_array_equal(quantize.learned_scale.value, 1)
+    np.testing.assert_array_equal(quantize.alpha.value, 1)
     assert len(quantize.trainable_variables) == 1
 
 
@@ -317,7 +319,7 @@ def test_learned_scale_learns_to_lower_the_quantization_error(axis, jit_compile)
         ]
     )
     assert after < min(0.9 * before, 1.05 * best)
-    assert np.all(np.abs(model.layers[0].learned_scale.value - 1) > 0.1)
+    assert np.all(np.abs(model.layers[0].alpha.value - 1) > 0.1)
 
 
 def test_learned_scale_that_steps_across_zero_learns_on():
@@ -325,7 +327,7 @@ def test_learned_scale_that_steps_across_zero_learns_on():
     quantize = Uniform(levels=4, scale="learned")
     quantize.attach(keras.Variable(w))
     for alpha in (-0.1, 0.1):
-        quantize.learned_scale.assign(alpha)
+        quantize.alpha.assign(alpha)
         expected, _, _ = uniform_oracle(w, 4, 0.1)
         np.testing.assert_allclose(quantized(quantize, w), expected, atol=1e-6)
         found = gradient(
@@ -333,6 +335,168 @@ def test_learned_scale_that_steps_across_zero_learns_on():
             np.float32(alpha),
         )
         assert np.sign(found) == -np.sign(alpha)  # Descent makes the range wider.
+
+
+# --- Crossbar-aware weight scaling
+
+
+def scaled_to(kernel, levels=16):
+    quantize = Uniform(levels, scale="caws")
+    quantize.attach(keras.Variable(kernel))
+    return quantize
+
+
+def caws_mlp(**kwargs):
+    layer = HWADense(
+        4,
+        kernel_quantizer=Uniform(16, scale="caws"),
+        kernel_initializer="lecun_uniform",
+        **kwargs,
+    )
+    return keras.Sequential([keras.Input((6,)), layer])
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "shape", "fans_in"),
+    [
+        (keras.layers.Dense, {"units": 300}, (50,), {"kernel": 50}),
+        (
+            keras.layers.Conv2D,
+            {"filters": 120, "kernel_size": 3},
+            (8, 8, 5),
+            {"kernel": 45},
+        ),
+        (
+            keras.layers.DepthwiseConv2D,
+            {"kernel_size": 3, "depth_multiplier": 16},
+            (8, 8, 5),
+            {"depthwise": 45},
+        ),
+        (
+            keras.layers.LSTM,
+            {"units": 30},
+            (7, 20),
+            {"kernel": 20, "recurrent": 30},
+        ),
+    ],
+)
+def test_caws_starts_at_the_limit_of_lecun_uniform(make, arguments, shape, fans_in):
+    initializers = {
+        f"{name}_initializer": keras.initializers.LecunUniform(seed=len(name))
+        for name in fans_in
+    }
+    layer = make(**arguments, **initializers)
+    model = keras.Sequential([keras.Input(shape), layer])
+    hwa = hwa_keras.to_hwa(model, Uniform(scale="caws"), verbose=0)
+    assert len(hwa.kernels) == len(fans_in)
+    pairs = zip(hwa.kernels, hwa.kernel_quantizers, strict=True)
+    for (kernel, quantizer), fan_in in zip(pairs, fans_in.values(), strict=True):
+        alpha = float(ops.convert_to_numpy(quantizer.alpha))
+        assert alpha == pytest.approx(np.sqrt(3 / fan_in), rel=1e-6)
+        w = ops.convert_to_numpy(kernel)
+        assert 0.9 * alpha < np.abs(w).max() <= alpha * (1 + 1e-6)
+        # The variance of the square of a uniform variable is 4/45·α⁴.
+        error = alpha**2 * np.sqrt(4 / 45 / w.size)
+        assert abs(np.mean(w.astype("float64") ** 2) - alpha**2 / 3) < 4 * error
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256])
+@pytest.mark.parametrize("shape", [(12, 30), (3, 2, 2, 20)])
+def test_caws_against_numpy_in_values_and_gradients(levels, shape):
+    generator = np.random.default_rng(16)
+    alpha = np.float32(np.sqrt(3 / 12))
+    w = generator.normal(size=shape).astype("float32") * alpha
+    upstream = generator.normal(size=shape).astype("float32")
+    quantize = scaled_to(w, levels)
+    expected, inside, _ = uniform_oracle(w, levels, float(alpha))
+    certain = away_from_ties(w / alpha, levels - 1)
+    found = quantized(quantize, w)
+    np.testing.assert_allclose(found[certain], expected[certain], atol=1e-6)
+    assert 0 < inside.mean() < 1
+    to_w, to_alpha = gradient(
+        lambda w, a: quantize.stateless_call([], [a], w)[0] * upstream + a, w, alpha
+    )
+    np.testing.assert_array_equal(to_w, inside * upstream)
+    assert to_alpha == w.size  # Of the term outside of the quantizer.
+
+
+def test_caws_is_for_kernels():
+    message = "scale='caws' is .*for kernels.*attached to no kernel"
+    with pytest.raises(ValueError, match=message):
+        Uniform(scale="caws")(np.ones((3, 2), "float32"))
+    layer = HWADense(3, input_quantizer=Uniform(scale="caws"))
+    with pytest.raises(ValueError, match=message):
+        layer.build((None, 2))
+
+
+def test_caws_is_not_trained_and_is_saved(tmp_path):
+    path = tmp_path / "model.keras"
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    layered = caws_mlp()
+    converted = hwa_keras.to_hwa(plain, Uniform(8, "caws"), verbose=0)
+    for model, owner in ((layered, layered.layers[0]), (converted, converted)):
+        (quantizer,) = owner.kernel_quantizers
+        assert len(model.trainable_variables) == 2
+        assert quantizer.alpha.name == "scale"
+        assert any(v is quantizer.alpha for v in model.non_trainable_variables)
+        x = np.random.default_rng(17).normal(size=(8, 6)).astype("float32")
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.train_on_batch(x, np.ones((8, 4)))
+        assert float(quantizer.alpha.value) == np.float32(np.sqrt(0.5))
+        quantizer.alpha.assign(0.3)
+        model.save(path)
+        again = keras.models.load_model(path)
+        np.testing.assert_array_equal(again(x), model(x))
+        (alpha,) = (v for v in again.non_trainable_variables if v.name == "scale")
+        assert float(alpha.value) == np.float32(0.3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_caws_stays_in_full_precision(policy):
+    model = caws_mlp(dtype=policy)
+    quantizer = model.layers[0].kernel_quantizer
+    quantizer.alpha.assign(0.1001)  # Not a number of half precision.
+    seen = []
+    as_it_is = quantizer.quantized
+
+    def watched(w):
+        seen.append((quantizer._magnitude().dtype, w.dtype))
+        return as_it_is(w)
+
+    quantizer.quantized = watched
+    model(np.ones((2, 6), "float32"))
+    assert keras.backend.standardize_dtype(quantizer.alpha.dtype) == "float32"
+    assert {keras.backend.standardize_dtype(d) for pair in seen for d in pair} == {
+        "float32"
+    }
+
+
+@pytest.mark.parametrize("encoding", ["twos_complement", "sign_magnitude"])
+def test_caws_tells_the_step_of_its_code(encoding):
+    w = np.random.default_rng(18).uniform(-0.2, 0.2, (100, 20)).astype("float32")
+    quantize = scaled_to(w, levels=8)  # Most of α = 0.173 is used, and not all of it.
+    for alpha in (np.sqrt(3 / 100), 0.5):
+        quantize.alpha.assign(alpha)
+        np.testing.assert_allclose(quantize.code_step(), alpha / 7, rtol=1e-6)
+        noise = BitFlip(0.3, encoding)
+        noise.attach(None, quantize, "kernel")
+        exact = ops.convert_to_numpy(quantize(w))
+        read = ops.convert_to_numpy(noise(exact, random.seed_from(4)))
+        codes = read.astype("float64") / alpha * 7
+        np.testing.assert_allclose(codes, np.round(codes), atol=1e-4)
+        assert np.mean(read != exact) > 0.5
+        assert {7.0, -7.0} <= set(np.round(codes).ravel())
+    assert (quantize.code().bits, quantize.code().step) == (4, None)
+
+
+def test_a_chip_aims_at_the_kernel_that_caws_quantized():
+    model = caws_mlp()
+    layer = model.layers[0]
+    layer.kernel_quantizer.alpha.assign(0.5)
+    exact = hwa_keras.devices.PCM(programming_scale=0, drift_scale=0, read_scale=0)
+    expected, _, _ = uniform_oracle(ops.convert_to_numpy(layer.kernel), 16, 0.5)
+    (tile,) = hwa_keras.program(model, exact, seed=1).tiles
+    np.testing.assert_allclose(ops.convert_to_numpy(tile.kernel), expected, atol=1e-6)
 
 
 # --- All of them
@@ -410,8 +574,8 @@ def test_serves_as_activation_and_survives_saving(quantizer, tmp_path):
     hidden = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)])
     hidden.layers[0].set_weights(model.layers[0].get_weights()[:2])
     model(x)
-    if getattr(quantizer, "learned_scale", None) is not None:
-        quantizer.learned_scale.assign(quantizer.learned_scale.value * 0.4)
+    if getattr(quantizer, "alpha", None) is not None:
+        quantizer.alpha.assign(quantizer.alpha.value * 0.4)
     expected = model.layers[1](quantizer(hidden(x)))
     found = model(x)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
@@ -513,14 +677,15 @@ def test_precision_is_the_bits_of_a_code(precision, quantize):
         (lambda: Uniform(levels=None), "`levels` .*levels=None"),
         (lambda: Uniform(levels=float("nan")), "`levels` .*levels=nan"),
         (lambda: Uniform(levels=float("inf")), "`levels` .*levels=inf"),
-        (lambda: Uniform(scale=0), "`scale` must be a positive number, 'max' or"),
+        (lambda: Uniform(scale=0), "`scale` must be a positive number, 'max', "),
         (lambda: Uniform(scale=-1.0), "`scale` .*scale=-1.0"),
         (lambda: Uniform(scale=float("nan")), "`scale` .*scale=nan"),
         (lambda: Uniform(scale=float("inf")), "`scale` .*scale=inf"),
-        (lambda: Uniform(scale="maximum"), "`scale` .*scale='maximum'"),
+        (lambda: Uniform(scale="maximum"), "'learned' or 'caws'.*scale='maximum'"),
         (lambda: Uniform(scale=None), "`scale` .*scale=None"),
         (lambda: Uniform(scale=True), "`scale` .*scale=True"),
         (lambda: Uniform(scale=0.5, axis=-1), "`axis` goes with scale='max' and"),
+        (lambda: Uniform(scale="caws", axis=-1), "`axis` .*axis=-1, scale='caws'"),
         (lambda: SteSign(clip_value=0), "`clip_value` must be a positive .*=0"),
         (lambda: SteSign(clip_value=-1), "`clip_value` .*clip_value=-1"),
         (lambda: SteSign(clip_value="a"), "`clip_value` .*clip_value='a'"),

@@ -1,5 +1,6 @@
 """What all quantizers share: the family, the base class, pseudo-gradients."""
 
+import math
 import numbers
 import warnings
 
@@ -19,6 +20,11 @@ def is_number(value):
 def in_float32(x):
     """Half-precision numbers cannot hold the codes of a fine grid."""
     return x if x.dtype == "float64" else ops.cast(x, "float32")
+
+
+def fans(shape):
+    """Inputs and outputs of a kernel of that shape, as Keras counts but of einsums."""
+    return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
 def with_pseudo_gradient(x, forward, backward):
@@ -132,7 +138,7 @@ class Quantizer(keras.layers.Layer):
         return None
 
     def code_step(self):
-        """The step of the code as a tensor, where it is learned, else None."""
+        """The step of the code as a tensor, where a variable has it, else None."""
         return None
 
     def call(self, inputs):

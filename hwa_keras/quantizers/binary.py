@@ -9,6 +9,7 @@ from hwa_keras.quantizers.base import (
     check_clip_value,
     clipped_identity,
     family,
+    fans,
     in_float32,
     is_number,
     with_pseudo_gradient,
@@ -110,9 +111,7 @@ def _initial_std(shape, scale):
     """The standard deviation with which Keras would initialize a kernel."""
     if scale not in _FANS:
         return float(scale)
-    fan_in = math.prod(shape[:-1])
-    fan_out = math.prod(shape[:-2]) * shape[-1]
-    return math.sqrt(_FANS[scale](fan_in, fan_out))
+    return math.sqrt(_FANS[scale](*fans(shape)))
 
 
 _FANS = {

@@ -5,10 +5,12 @@ import math
 import keras
 from keras import ops
 
-from hwa_keras.quantizers.base import Quantizer, family, in_float32, is_number
+from hwa_keras.quantizers.base import Quantizer, family, fans, in_float32, is_number
 from hwa_keras.quantizers.code import Code, largest_magnitude, reduced_axes
 
 __all__ = ["Uniform", "uniform"]
+
+_NAMED = ("max", "learned", "caws")
 
 
 def uniform(x, levels=256, scale=1.0, scale_gradient=1.0):
@@ -71,16 +73,34 @@ class Uniform(Quantizer):
     levels of each polarity, zero included, as a differential pair of devices with L
     conductance levels each would hold. dW_q/dW = 1 for |W| ≤ α, else 0.
 
+    Crossbar-aware weight scaling (`scale="caws"`) is α = √(3/fan_in), with fan_in the
+    product of all axes of the kernel but the last: weights uniform in [−α, α] have the
+    variance α²/3 = 1/fan_in. Keras draws them so with the initializer
+    `"lecun_uniform"`. Other initializers and training may take weights beyond α, where
+    they are clipped and get no gradient; so does `"lecun_uniform"` in einsums with
+    several output axes, such as those of the queries in attention, whose fan_in it
+    counts without these.
+
     Args:
         levels: Integer ≥ 2. Defaults to `256`.
         scale: What α is. A positive float: fixed at that value. `"max"`: the largest
             magnitude of the tensor, anew at each call. `"learned"`: a variable,
             trained with the gradient of learned step size quantization (LSQ), which
             starts at the kernel's largest magnitude, or at 1 where the quantizer
-            serves activations. Defaults to `1.0`.
+            serves activations. `"caws"`: a variable that starts at √(3/fan_in) of
+            the kernel and is not trained; `training.WeightRemap` sets it anew.
+            Defaults to `1.0`.
         axis: `None` for one α per tensor, or the axis (or tuple of axes) that keep
             an α each: `-1` gives one per output channel. Only for `"max"` and
             `"learned"`. Defaults to `None`.
+        metrics: `["flip_ratio"]` or None, as for every quantizer.
+
+    Attributes:
+        alpha: The variable of α where `"learned"` or `"caws"` makes one, else None.
+
+    Raises:
+        ValueError: If an argument is out of its range; when it is built, if a quantizer
+            with `scale="caws"` is to serve activations.
 
     Example:
         >>> quantizer = hwa_keras.quantizers.Uniform(levels=3, scale="max")
@@ -91,6 +111,7 @@ class Uniform(Quantizer):
         - Esser et al., "Learned step size quantization", ICLR 2020,
           arXiv:1902.08153 (the gradient of α and its factor 1/√(N·(L−1)), where N
           counts the weights, or the features of one example, that share an α).
+        - Rasch et al., 2023, arXiv:2302.08469 (`"caws"`).
     """
 
     def __init__(self, levels=256, scale=1.0, axis=None, **kwargs):
@@ -101,20 +122,20 @@ class Uniform(Quantizer):
                 f"levels={levels!r}."
             )
         fixed = is_number(scale)
-        if not (fixed and 0 < scale < math.inf) and scale not in ("max", "learned"):
+        if not (fixed and 0 < scale < math.inf) and scale not in _NAMED:
             raise ValueError(
-                "`scale` must be a positive number, 'max' or 'learned'. Received: "
-                f"scale={scale!r}."
+                "`scale` must be a positive number, 'max', 'learned' or 'caws'. "
+                f"Received: scale={scale!r}."
             )
-        if fixed and axis is not None:
+        if scale not in ("max", "learned") and axis is not None:
             raise ValueError(
-                "`axis` goes with scale='max' and scale='learned'; a fixed scale is "
-                f"one number. Received: axis={axis}, scale={scale}."
+                "`axis` goes with scale='max' and scale='learned'; any other scale is "
+                f"one number. Received: axis={axis}, scale={scale!r}."
             )
         self.levels = int(levels)
         self.scale = float(scale) if fixed else scale
         self.axis = axis
-        self.learned_scale = None
+        self.alpha = None
         self._scale_gradient = 1.0
 
     @property
@@ -133,9 +154,20 @@ class Uniform(Quantizer):
                     largest_magnitude(variable.value, self.axis), dtype
                 ),
             )
+        elif self.scale == "caws":
+            alpha = math.sqrt(3.0 / fans(variable.shape)[0])
+            initializer = keras.initializers.Constant(alpha)
+            self._add_scale(variable.shape, initializer)
         self.built = True
 
     def build(self, input_shape):
+        if self.scale == "caws":
+            raise ValueError(
+                "scale='caws' is crossbar-aware weight scaling, which is for kernels: "
+                "activations have no fan-in. Take a number, 'max' or 'learned' where "
+                "the quantizer serves activations. Received a quantizer, "
+                f"'{self.name}', that is attached to no kernel."
+            )
         if self.scale == "learned":
             self._add_scale(input_shape, "ones", batched=True)
         super().build(input_shape)
@@ -150,24 +182,28 @@ class Uniform(Quantizer):
         count = math.prod(input_shape[i] or 1 for i in counted)
         self._scale_gradient = 1.0 / math.sqrt(count * (self.levels - 1))
         # Not cast in mixed precision: half a digit of it is a level of a fine grid.
-        self.learned_scale = self.add_weight(
-            shape=shape, initializer=initializer, autocast=False, name="scale"
+        self.alpha = self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            trainable=self.scale == "learned",
+            autocast=False,
+            name="scale",
         )
 
     def quantized(self, inputs):
         inputs = ops.convert_to_tensor(inputs)
-        if self.scale == "max":
+        scale = self.scale
+        if scale == "max":
             scale = ops.stop_gradient(largest_magnitude(inputs, self.axis))
-            return uniform(inputs, self.levels, scale)
-        if self.scale == "learned":
-            return uniform(
-                inputs, self.levels, self._learned_magnitude(), self._scale_gradient
-            )
-        return uniform(inputs, self.levels, self.scale)
+        elif scale == "learned":
+            scale = self._magnitude()
+        elif scale == "caws":
+            scale = ops.stop_gradient(self._magnitude())
+        return uniform(inputs, self.levels, scale, self._scale_gradient)
 
-    def _learned_magnitude(self):
+    def _magnitude(self):
         # A step across zero must not end the learning: α is a magnitude.
-        return ops.maximum(ops.abs(self.learned_scale), keras.config.epsilon())
+        return ops.maximum(ops.abs(self.alpha), keras.config.epsilon())
 
     def code(self):
         largest = self.levels - 1
@@ -177,9 +213,9 @@ class Uniform(Quantizer):
         return Code(self.precision, step=None, largest=largest, axis=axis)
 
     def code_step(self):
-        if self.learned_scale is None:
+        if self.alpha is None:
             return None
-        return ops.stop_gradient(self._learned_magnitude() / (self.levels - 1))
+        return ops.stop_gradient(self._magnitude() / (self.levels - 1))
 
     def get_config(self):
         return {

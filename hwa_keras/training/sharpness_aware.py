@@ -249,11 +249,18 @@ class _Wrapped(SharpnessAwareModel, ModelWrapper, keras.Model):
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
 
-    def compute_loss(self, *args, **kwargs):
-        return self._own("compute_loss")(*args, **kwargs)
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        # Keras passes `training` on to methods that name it, and `_compute_loss` too.
+        own = self._has_own("compute_loss")
+        compute = self.model._compute_loss if own else super().compute_loss
+        return compute(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, *args, **kwargs):
-        return self._own("compute_metrics")(*args, **kwargs)
+        own = self._has_own("compute_metrics")
+        compute = self.model.compute_metrics if own else super().compute_metrics
+        return compute(*args, **kwargs)
 
     @property
     def metrics(self):
@@ -267,11 +274,9 @@ class _Wrapped(SharpnessAwareModel, ModelWrapper, keras.Model):
             if id(metric) not in known and metric.name not in replaced
         ]
 
-    def _own(self, name):
-        """The method of the wrapped model if it has one of its own, else of Keras."""
-        if getattr(type(self.model), name) is not getattr(keras.Model, name):
-            return getattr(self.model, name)
-        return getattr(super(), name)
+    def _has_own(self, name):
+        """Whether the wrapped model has a method of its own, and not Keras's."""
+        return getattr(type(self.model), name) is not getattr(keras.Model, name)
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -92,8 +92,13 @@ def size_of(path):
 def difference(path, model, x):
     """As `verify_export`, for one input and output, in a process without hwa_keras."""
     np.save(path.parent / "x.npy", x)
-    fresh.run(
-        SERVE_TFLITE if path.is_file() else SERVE_SAVED_MODEL,
+    run, code = (
+        (fresh.run_bare, SERVE_TFLITE)
+        if path.is_file()
+        else (fresh.run, SERVE_SAVED_MODEL)
+    )
+    run(
+        code,
         path=str(path),
         inputs_path=str(path.parent / "x.npy"),
         outputs_path=str(path.parent / "y.npy"),
@@ -200,7 +205,7 @@ def test_scales_of_channels_fixed_and_learned(tmp_path):
             ),
         ]
     )
-    scale = model.layers[1].kernel_quantizer.learned_scale
+    scale = model.layers[1].kernel_quantizer.alpha
     scale.assign(np.random.default_rng(0).uniform(0.5, 0.9, scale.shape))
     x = np.random.default_rng(0).normal(size=(4, 64)).astype("float32")
     stored, artefacts = both(model, tmp_path)

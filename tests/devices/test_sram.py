@@ -276,10 +276,10 @@ def test_a_quantizer_that_only_the_noise_knows():
         assert_rate(flipped_bits(np.sign(w), seen(chip), 1)[0], 0.1)
 
 
-@pytest.mark.parametrize("axis", [None, -1])
+@pytest.mark.parametrize("axis", [pytest.param(None, marks=pytest.mark.slow), -1])
 def test_a_learned_step_is_kept(axis):
     model = one_layer(Uniform(8, "learned", axis=axis), BitFlip(0.2, "sign_magnitude"))
-    scale = model.layers[0].kernel_quantizer.learned_scale
+    scale = model.layers[0].kernel_quantizer.alpha
     scale.assign(
         np.linspace(0.02, 0.05, scale.value.shape[-1] if axis else 1).reshape(
             scale.shape
@@ -323,7 +323,11 @@ def converted():
 
 
 @pytest.mark.parametrize(
-    "make", [recurrent, pytest.param(attention, marks=pytest.mark.slow), converted]
+    "make",
+    [
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (recurrent, attention)),
+        converted,
+    ],
 )
 def test_every_kernel_of_a_layer_or_model_has_a_memory_of_its_own(make):
     model, owner = make()
@@ -370,6 +374,7 @@ def compiled(model):
     return model
 
 
+@pytest.mark.slow
 def test_monte_carlo_evaluates_the_chips_that_program_makes():
     model, data = compiled(small()), zoo.digits_like(40)
     found = hwa_keras.monte_carlo(model, SRAM(), data, chips=2, seed=5, verbose=0)

@@ -1,7 +1,9 @@
 """Callbacks that steer the hardware while a model trains."""
 
 from hwa_keras.training.callbacks.constrain import ConstrainKernels
+from hwa_keras.training.callbacks.epochs import ResetStates, SeedEpochs
 from hwa_keras.training.callbacks.lanmax import LaNMax
+from hwa_keras.training.callbacks.remap import WeightRemap
 from hwa_keras.training.callbacks.schedules import (
     NoiseRamp,
     RhoSchedule,
@@ -13,7 +15,10 @@ __all__ = [
     "ConstrainKernels",
     "LaNMax",
     "NoiseRamp",
+    "ResetStates",
     "RhoSchedule",
+    "SeedEpochs",
     "UniformNoise",
+    "WeightRemap",
     "noises_of",
 ]

@@ -1,0 +1,333 @@
+"""Distiller: a student that learns from a teacher while hardware noise disturbs it."""
+
+import math
+import threading
+
+import keras
+from keras import ops, tree
+
+from hwa_keras.registry import PACKAGE
+from hwa_keras.substitution import stateless
+from hwa_keras.training.distance import FORMS, Distance
+from hwa_keras.training.hidden_states import find_layer, recorded, report
+from hwa_keras.training.sharpness_aware import SharpnessAwareModel
+from hwa_keras.wrapper import ModelWrapper
+
+__all__ = ["Distiller"]
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Distiller(ModelWrapper, keras.Model):
+    """Trains a student model on labels and on what a teacher model makes of the inputs.
+
+    The loss of a training step is
+
+        (1 − weight)·L(labels, student) + weight·D + added losses of the student,
+
+    where L is the loss of `compile` and D one of three distances, a mean over examples
+    (and positions, such as the words of a text):
+
+    - `"soft_labels"`: T²·KL(softmax(t/T) ‖ softmax(s/T)), with the logits t of the
+      teacher and s of the student and the temperature T;
+    - `"logits"`: the mean of (s − t)² over the classes;
+    - `"hidden_states"`: the mean of (s − t)² over the outputs s and t of a layer of
+      each, and over the pairs of layers.
+
+    The student may be an `HWAModel` or hold hardware layers. It runs once a step:
+    its outputs and its hidden states belong to the same draw of noise. The teacher
+    runs as at inference, gets no gradient and never changes, down to the states of
+    stateful recurrent layers; it is no part of `weights` and `layers`, but is saved
+    and loaded with the distiller. D is computed in float32, with the sample weights
+    and the mask that L has, and is logged as `distillation_loss`. The loss of
+    `evaluate`, and so `val_loss`, is L and the added losses alone, to be compared with
+    that of other models.
+
+    To train sharpness-aware as well, wrap the distiller:
+    `SharpnessAwareModel.wrap(distiller)`, both compiled.
+
+    Args:
+        student: A built Keras model, which is trained; one without a `train_step` or
+            a `compute_loss` of its own.
+        teacher: A built Keras model for the same inputs, with other variables. It is
+            frozen: `teacher.trainable` becomes False.
+        form: `"soft_labels"`, `"logits"` or `"hidden_states"`, what the student learns
+            from. Defaults to `"soft_labels"`.
+        weight: Float in [0, 1], the share of D. With 1 labels are not used, and none
+            need be given. Defaults to `0.5`.
+        temperature: Float > 0, the T of soft labels. Defaults to `2.0`.
+        from_logits: Bool. Whether the outputs of both models are logits; if not, they
+            are probabilities, and their logarithms are taken as logits. Defaults to
+            `True`.
+        layers: For hidden states only, a list of layer names, or of pairs (name in the
+            student, name in the teacher). A name may be that of a layer at any depth,
+            or the end of its path, such as `"encoder/dense"`.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        TypeError: If the student or the teacher is no Keras model.
+        ValueError: If an argument is out of its range; if a model is not built, or the
+            two share variables; if the student has a `train_step` or a `compute_loss`
+            of its own; if a layer is not there; at the first step, if the shapes of
+            the two differ.
+
+    Example:
+        >>> def build(units):
+        ...     return keras.Sequential([
+        ...         keras.Input((8,)),
+        ...         keras.layers.Dense(units, activation="relu"),
+        ...         keras.layers.Dense(3),
+        ...     ])
+        >>> student = hwa_keras.to_hwa(
+        ...     build(4), kernel_noise="programming_noise", verbose=0
+        ... )
+        >>> distiller = hwa_keras.training.Distiller(student, build(32), weight=0.9)
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> distiller.compile("adam", loss)
+        >>> history = distiller.fit(np.ones((4, 8)), np.arange(4) % 3, verbose=0)
+        >>> sorted(history.history)
+        ['distillation_loss', 'loss']
+        >>> distiller.student is student
+        True
+
+    Reference:
+        - Soft labels: Hinton et al., 2015, arXiv:1503.02531.
+        - Logits: Ba & Caruana, 2014, arXiv:1312.6184.
+        - Hidden states: Romero et al., 2015, arXiv:1412.6550.
+    """
+
+    def __init__(
+        self,
+        student,
+        teacher,
+        form="soft_labels",
+        weight=0.5,
+        temperature=2.0,
+        from_logits=True,
+        layers=None,
+        **kwargs,
+    ):
+        _check_models(student, teacher)
+        _check_settings(form, weight, temperature, layers)
+        kwargs.setdefault("name", f"distilled_{student.name}")
+        super().__init__(student, **kwargs)
+        self.form = form
+        self.weight = weight
+        self.temperature = temperature
+        self.from_logits = from_logits
+        self.layer_names = layers and [_pair(entry) for entry in layers]
+        pairs = [
+            (find_layer(student, a, "student"), find_layer(teacher, b, "teacher"))
+            for a, b in self.layer_names or ()
+        ]
+        for layer in sum(pairs, ()):
+            report(layer)
+        teacher.trainable = False
+        self._hidden = _Hidden(teacher, pairs)
+        self._distance = Distance(form, temperature, from_logits)
+        self.distillation_tracker = keras.metrics.Mean(name="distillation_loss")
+        self.built = True
+
+    @property
+    def student(self):
+        """The model that is trained."""
+        return self.model
+
+    @property
+    def teacher(self):
+        """The model that it learns from."""
+        return self._hidden.teacher
+
+    @property
+    def variables(self):
+        # What a JAX step must be told of; neither weights nor layers, so that callbacks
+        # and conversions see the student alone.
+        return [*super().variables, *self.teacher.variables]
+
+    def call(self, inputs, training=None):
+        with recorded() as states:
+            y_pred = self.model(inputs, training=training)
+        self._hidden.passed.states = states if training else None
+        return y_pred
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        states = vars(self._hidden.passed).pop("states", {})
+        distance = self._compute_distance(
+            x, y_pred, sample_weight, states if training else None
+        )
+        examples = next(t for t in tree.flatten(x) if t is not None)
+        self.distillation_tracker.update_state(
+            # Keras has divided it by the number of replicas.
+            distance * _replicas(),
+            sample_weight=ops.shape(examples)[0],
+        )
+        if training and self.weight == 1:
+            return self._with_added(distance)
+        if not self.compiled:
+            raise ValueError(
+                f"The distiller '{self.name}' is not compiled, and so has no loss for "
+                "the labels. Call distiller.compile(loss=...), also where a model "
+                "around it is compiled."
+            )
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not training or self.weight == 0:
+            return loss
+        # The added losses are in both parts, whose shares make one.
+        return (1 - self.weight) * loss + self.weight * self._with_added(distance)
+
+    def _with_added(self, loss):
+        return loss + sum(ops.sum(ops.cast(a, loss.dtype)) for a in self.losses)
+
+    def _compute_distance(self, x, y_pred, sample_weight, states):
+        """D of a batch, divided by the number of replicas.
+
+        Args:
+            states: The hidden states of the student in the pass that made `y_pred`,
+                or None in evaluation, where there is no noise and another pass makes
+                the same.
+        """
+        theirs, outputs = _states_and_outputs(self.teacher, x)
+        if not self._hidden.pairs:
+            return self._compare(
+                self.student.name, y_pred, self.teacher.name, outputs, sample_weight
+            )
+        if states is None:
+            states, _ = _states_and_outputs(self.student, x)
+        found = [
+            self._compare(
+                a.name, states.get(id(a)), b.name, theirs.get(id(b)), sample_weight
+            )
+            for a, b in self._hidden.pairs
+        ]
+        return sum(found) / len(found)
+
+    def _compare(self, name, mine, other, theirs, sample_weight):
+        """D of the outputs of one layer of each."""
+        for role, layer, state in (
+            ("student", name, mine),
+            ("teacher", other, theirs),
+        ):
+            if not hasattr(state, "shape"):
+                kind = "nothing" if state is None else f"a {type(state).__name__}"
+                raise ValueError(
+                    f"'{layer}' of the {role} must put out one tensor in the pass "
+                    f"before the loss is computed. It has put out {kind}."
+                )
+        try:
+            return self._distance(ops.stop_gradient(theirs), mine, sample_weight)
+        except ValueError as error:
+            raise ValueError(f"'{name}' and '{other}': {error}") from error
+
+    def get_config(self):
+        config = super().get_config()
+        return {
+            "student": config.pop("model"),
+            "teacher": keras.saving.serialize_keras_object(self.teacher),
+            "form": self.form,
+            "weight": self.weight,
+            "temperature": self.temperature,
+            "from_logits": self.from_logits,
+            "layers": self.layer_names and [list(pair) for pair in self.layer_names],
+            **config,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for role in ("student", "teacher"):
+            config[role] = keras.saving.deserialize_keras_object(
+                config[role], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+
+class _Hidden:
+    """Holds what Keras shall not track as a part of the distiller."""
+
+    def __init__(self, teacher, pairs):
+        self.teacher = teacher
+        self.pairs = pairs  # Layers (of the student, of the teacher) to compare.
+        # From `call` to `compute_loss`, which each replica runs in its own thread.
+        self.passed = threading.local()
+
+
+def _states_and_outputs(model, x):
+    """Hidden states and outputs of a model as at inference, which stays as it is."""
+    with recorded() as states:
+        outputs, _, _ = stateless(model, [], lambda: model(x, training=False))
+    return states, outputs
+
+
+def _replicas():
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _pair(entry):
+    """Names of a layer of the student and one of the teacher."""
+    pair = (entry, entry) if isinstance(entry, str) else tuple(entry)
+    if len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+        raise ValueError(
+            "`layers` must hold names of layers, or pairs (name in the student, name "
+            f"in the teacher). Received: {entry!r}."
+        )
+    return pair
+
+
+def _check_settings(form, weight, temperature, layers):
+    if form not in FORMS:
+        raise ValueError(
+            f"`form` must be one of {', '.join(map(repr, FORMS))}. Received: "
+            f"form={form!r}."
+        )
+    if not 0 <= weight <= 1:
+        raise ValueError(f"`weight` must be in [0, 1]. Received: weight={weight}.")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(
+            "`temperature` must be positive and finite. Received: "
+            f"temperature={temperature}."
+        )
+    if isinstance(layers, str) or bool(layers) != (form == "hidden_states"):
+        raise ValueError(
+            "`layers` must be a list of the layers to compare with "
+            "form='hidden_states', and be left out otherwise. Received: "
+            f"form={form!r}, layers={layers!r}."
+        )
+
+
+def _check_models(student, teacher):
+    for role, model in (("student", student), ("teacher", teacher)):
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"The {role} must be a Keras model. Received: {model!r} of type "
+                f"{type(model).__name__}."
+            )
+        if not (model.built or model.weights):
+            raise ValueError(
+                f"The {role} '{model.name}' is not built. Call it once on a batch of "
+                "inputs before the distillation."
+            )
+    if any(isinstance(m, SharpnessAwareModel) for m in student._flatten_layers()):
+        raise ValueError(
+            f"The student '{student.name}' is sharpness-aware, and its steps would not "
+            "be taken. Wrap the distiller of a plain student instead: "
+            "SharpnessAwareModel.wrap(distiller)."
+        )
+    for name in ("train_step", "compute_loss"):
+        if getattr(type(student), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"The student '{student.name}' has a `{name}` of its own, which the "
+                "distiller would replace. Give the model without it, and wrap the "
+                "distiller instead, as SharpnessAwareModel.wrap(distiller) does."
+            )
+    mine = {id(variable) for variable in student.variables}
+    if any(id(variable) in mine for variable in teacher.variables):
+        raise ValueError(
+            f"The teacher '{teacher.name}' and the student '{student.name}' share "
+            "variables, so that the teacher would change. Clone it: teacher = "
+            "keras.models.clone_model(model); teacher.set_weights(model.get_weights())."
+        )

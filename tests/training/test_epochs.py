@@ -1,0 +1,88 @@
+"""A fit that was cut short and goes on ends where one that was not does."""
+
+import keras
+import numpy as np
+import pytest
+
+import hwa_keras
+from hwa_keras.datasets import Batches
+from hwa_keras.training import SeedEpochs
+from tests import zoo
+
+
+def network(hardware):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(12, activation="relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(4),
+        ]
+    )
+    if hardware:
+        model = hwa_keras.to_hwa(
+            model, kernel_noise="programming_noise", seed=1, verbose=0
+        )
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def fit(model, backup, seeded=True, interrupted=False):
+    x, y = zoo.digits_like(40)
+    data = Batches(x, y % 4, 8, seed=5)
+    callbacks = [SeedEpochs(7, data)] if seeded else []
+    callbacks += [keras.callbacks.BackupAndRestore(backup)]
+    callbacks += [Interrupt()] if interrupted else []
+    history = model.fit(data, epochs=3, shuffle=False, callbacks=callbacks, verbose=0)
+    return [np.array(w) for w in model.get_weights()], history.epoch
+
+
+@pytest.mark.parametrize("hardware", [False, True])
+def test_resumed_is_uninterrupted_to_the_bit(tmp_path, hardware):
+    expected, _ = fit(network(hardware), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(hardware), tmp_path / "part", interrupted=True)
+    found, epochs = fit(network(hardware), tmp_path / "part")
+    assert epochs == [2]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_without_it_the_masks_differ(tmp_path):
+    expected, _ = fit(network(False), tmp_path / "whole", seeded=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(False), tmp_path / "part", seeded=False, interrupted=True)
+    found, _ = fit(network(False), tmp_path / "part", seeded=False)
+    assert any(not np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_epochs_and_seeds_differ(tmp_path):
+    runs = {}
+    for seed in (7, 8):
+        model = network(False)
+        model.optimizer.learning_rate = 0.0
+        data = Batches(np.ones((8, 12), "float32"), np.zeros(8, int), 8)
+        seeds = SeedEpochs(seed, data)
+        runs[seed] = model.fit(
+            data, epochs=3, shuffle=False, callbacks=[seeds], verbose=0
+        ).history["loss"]
+    # Same weights and data: only the dropout masks can tell the losses apart.
+    assert len({*runs[7], *runs[8]}) == 6
+
+
+def test_wrong_arguments_are_errors():
+    with pytest.raises(ValueError, match="seed"):
+        SeedEpochs(-1)
+    with pytest.raises(TypeError, match="epoch"):
+        SeedEpochs(0, data=[1, 2])
