@@ -23,11 +23,15 @@ EXAMPLES = [
     "matplotlib",
     "PyYAML",
     "scikit-learn",
+    "tensorboard",  # TensorFlow 2.21 does not bring it along any more
     "tensorflow-datasets",
     "tensorflow-metadata>=1.17",  # TFDS has no bound; uv goes back to 0.5 on 3.10
     "importlib_resources",  # TFDS needs it to fetch a data set, but does not say so
 ]
-NLP = ["keras-hub"]
+NLP = [
+    "keras-hub",
+    "safetensors",  # for presets of Hugging Face, which keras-hub converts
+]
 JAX = ["jax"]
 LARQ = [
     # Pins numpy < 2: not part of `dev`, and not for Python 3.13, where NumPy 1 has no

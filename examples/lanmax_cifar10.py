@@ -70,7 +70,7 @@ class Settings:
     sensitivity_repeats: int
 
     def __post_init__(self):
-        check(self, NETWORKS)
+        check(self, network=NETWORKS)
         for key in ("widths", "rates", "alphas", "read_rates"):
             if not getattr(self, key):
                 raise ValueError(f"`{key}` must not be empty.")

@@ -16,7 +16,8 @@ os.dup2(_nothing, 2)
 try:
     import keras
 
-    keras.ops.zeros(())  # Starts the devices.
+    if "TF_CONFIG" not in os.environ:  # Workers must find each other before.
+        keras.ops.zeros(())  # Starts the devices.
 finally:
     # A runner makes many models, for each of which Keras traces its functions anew.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

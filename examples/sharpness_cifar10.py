@@ -68,7 +68,7 @@ class Settings:
     seeds: int
 
     def __post_init__(self):
-        check(self, NETWORKS)
+        check(self, network=NETWORKS)
         if self.sigmas[:1] != [0.0] or len(self.sigmas) < 2:
             raise ValueError("`sigmas` must begin with 0.0 and go on.")
 

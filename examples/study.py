@@ -31,14 +31,24 @@ def prepared(data, settings):
     )
 
 
-def learning_rate(settings, steps):
+def learning_rate(settings, largest, steps):
     """The schedule of the learning rate over a whole training."""
     if settings.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+        return keras.optimizers.schedules.CosineDecay(largest, steps)
     shares = STEPS[settings.schedule]
     return keras.optimizers.schedules.PiecewiseConstantDecay(
         [round(steps * share) for share in shares],
-        [settings.learning_rate / 10**i for i in range(len(shares) + 1)],
+        [largest / 10**i for i in range(len(shares) + 1)],
+    )
+
+
+def sgd(settings, largest, steps):
+    """SGD with Nesterov's momentum over a whole training."""
+    return keras.optimizers.SGD(
+        learning_rate(settings, largest, steps),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
     )
 
 
@@ -61,11 +71,16 @@ def batches(x, y, settings, seed):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def check(settings, networks):
-    """Raise `ValueError` for settings that no study can run with."""
-    for key, known in (("network", networks), ("schedule", SCHEDULES)):
-        if getattr(settings, key) not in known:
-            raise ValueError(f"`{key}` must be one of {', '.join(known)}.")
+def check(settings, **known):
+    """Raise `ValueError` for settings that no study can run with.
+
+    Args:
+        settings: The settings of a runner.
+        **known: The values that other settings may have, by name.
+    """
+    for key, values in {"schedule": SCHEDULES, **known}.items():
+        if getattr(settings, key) not in values:
+            raise ValueError(f"`{key}` must be one of {', '.join(values)}.")
     if settings.batch_size > settings.train_images:
         raise ValueError("`batch_size` must not be above `train_images`.")
 
@@ -78,14 +93,9 @@ def fit(model, data, settings, callbacks, seed):
     """
     x, y = data.train
     steps = len(x) // settings.batch_size * settings.epochs
-    sgd = keras.optimizers.SGD(
-        learning_rate(settings, steps),
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = sgd(settings, settings.learning_rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(sgd, loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model.fit(
         batches(x, y, settings, seed),
         epochs=settings.epochs,

@@ -1,0 +1,121 @@
+"""A year on chips for the networks of a recipe: tables, plot, page, export."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import keras
+import recipe_workers
+from rich.console import Console
+
+import hwa_keras
+from hwa_keras.analysis import report
+from hwa_keras.deployment import TIMES, DriftResult
+
+console = Console()
+COMPENSATIONS = ("none", "measured")
+
+
+def evaluate(task, models, out, saved_models):
+    """Follow networks on chips for a year, and write everything down.
+
+    Args:
+        task: A `recipe.Task`.
+        models: Dictionary from names to compiled models; the last one is exported.
+        out: Folder of the run.
+        saved_models: Folder to export to.
+    """
+    start = time.monotonic()
+    software = {}
+    for name, model in models.items():
+        found = model.evaluate(
+            **evaluable(task.test), callbacks=list(task.resets), verbose=0,
+            return_dict=True,
+        )  # fmt: skip
+        software[name] = found[task.metric]
+        console.print(f"{name} in software: {task.metric} {found[task.metric]:.4f}")
+    results = [
+        result
+        for name, model in models.items()
+        for result in follow(task, name, model, out)
+    ]
+    number, _ = recipe_workers.find()
+    if number:
+        return  # The first worker writes.
+    results[0].to_csv(out / "results.csv", *results[1:])
+    content = {
+        "settings": dataclasses.asdict(task.settings),
+        "software": software,
+        "results": [result.to_dict() for result in results],
+        "seconds": time.monotonic() - start,
+    }
+    (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    axes = None
+    for result in results:
+        axes = result.plot(axes=axes)
+    results[-1].plot(out / "drift.png", axes=axes)
+    if keras.backend.backend() == "tensorflow":
+        ship(task, list(models.values())[-1], Path(saved_models) / task.name)
+    else:
+        console.print("A SavedModel is written with KERAS_BACKEND=tensorflow only.")
+    report(
+        out / "report.html",
+        f"{task.name}: a year on {task.settings.device}",
+        results,
+        conversions=[m for m in models.values() if isinstance(m, hwa_keras.HWAModel)],
+        settings=content["settings"],
+        notes=[
+            f"In software, on all test data: {name} {task.metric} {value:.4f}."
+            for name, value in software.items()
+        ],
+    )
+    console.print(f"Written to {out}.")
+
+
+def follow(task, name, model, out):
+    """Drift sweeps of one network, with AdaBS on top where there are statistics."""
+    found = [sweep(task, name, model, out, COMPENSATIONS, None)]
+    if task.calibration is not None:
+        inputs = task.calibration
+        found.append(sweep(task, f"{name} + AdaBS", model, out, "measured", inputs))
+    return found
+
+
+def sweep(task, name, model, out, compensation, calibration):
+    """One sweep, its chips shared by all workers."""
+    number, count = recipe_workers.find()
+    settings = task.settings
+    result = hwa_keras.drift_sweep(
+        model,
+        settings.chip(),
+        task.chip_test,
+        chips=range(number, settings.chips, count),
+        compensation=compensation,
+        metric=task.metric,
+        seed=settings.seed,
+        calibration=calibration,
+    )
+    result.name = name
+    if count > 1:
+        shares = recipe_workers.shared(f"{name}.json", result.to_dict(), out)
+        if number:
+            return result
+        result = DriftResult.join(*map(DriftResult.from_dict, shares))
+    console.print(result.table())
+    return result
+
+
+def evaluable(data):
+    """Arguments of `evaluate` for a pair of arrays or for a data set."""
+    if isinstance(data, tuple):
+        return {"x": data[0], "y": data[1], "batch_size": 256}
+    return {"x": data}
+
+
+def ship(task, model, path):
+    """Program one chip, export it, and compare what was written with the chip."""
+    chip = hwa_keras.program(model, task.settings.chip(), seed=task.settings.seed)
+    hwa_keras.export(chip, path, overwrite=True)
+    difference = hwa_keras.verify_export(path, chip, task.example, TIMES.values())
+    console.print(f"{path}: largest relative difference from the chip {difference:.1e}")

@@ -1,0 +1,151 @@
+"""Training on several devices or machines, for the runners of the recipe."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+
+import keras
+import numpy as np
+
+_strategy = None  # The strategy of this process, once there is one.
+
+
+def find():
+    """The place of this process among the workers: its number, and how many."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    workers = cluster.get("cluster", {}).get("worker", [None])
+    return cluster.get("task", {}).get("index", 0), len(workers)
+
+
+def own_folder(folder):
+    """The folder itself for the first worker, one inside it for each other."""
+    number, _ = find()
+    return folder / f"worker_{number}" if number else folder
+
+
+def shared(name, content, folder):
+    """Hand JSON content to the first worker, which gets a list of all workers'.
+
+    The workers share a file system, on which they leave a file each.
+
+    Args:
+        name: String, the same on all workers, another for each content.
+        content: What JSON can hold.
+        folder: The folder that `own_folder` gave.
+    """
+    number, count = find()
+    own = folder / name
+    part = own.with_suffix(".part")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(part, own)
+    if number:
+        return []
+    others = [folder / f"worker_{i}" / name for i in range(1, count)]
+    contents = []
+    for path in [own, *others]:
+        while not path.is_file():
+            time.sleep(0.5)
+        contents.append(json.loads(path.read_text(encoding="utf-8")))
+        path.unlink()
+    return contents
+
+
+def start(kind):
+    """Find the devices or workers to train on, before anything is computed.
+
+    Args:
+        kind: `"none"`, `"mirrored"` or `"multiworker"`.
+    """
+    global _strategy
+    if kind == "multiworker" and find()[1] == 1:
+        raise ValueError(
+            "--distribute=multiworker needs TF_CONFIG, which names the workers; see "
+            "README. On one machine, --distribute=mirrored takes all its devices."
+        )
+    if kind == "none":
+        return
+    if keras.backend.backend() == "jax":
+        if kind == "multiworker":
+            raise ValueError(
+                "--distribute=multiworker needs KERAS_BACKEND=tensorflow. On JAX, "
+                "--distribute=mirrored takes all devices that JAX sees."
+            )
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        return
+    import tensorflow as tf
+
+    if kind == "mirrored":
+        _strategy = tf.distribute.MirroredStrategy()
+    else:
+        _strategy = tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def scope():
+    """The context to make and compile models in."""
+    return contextlib.nullcontext() if _strategy is None else _strategy.scope()
+
+
+def fit(model, data, epochs, callbacks, validation=None):
+    """`model.fit`, also where there are several workers."""
+    if find()[1] > 1 and _strategy is not None:
+        _fit_on_workers(model, data, epochs, callbacks)
+        return
+    verbose = 1 if sys.stdout.isatty() else 2
+    model.fit(
+        data,
+        epochs=epochs,
+        callbacks=callbacks,
+        validation_data=validation,
+        shuffle=False,  # The data decide their order, by the epoch.
+        verbose=verbose,
+    )
+
+
+def _fit_on_workers(model, data, epochs, callbacks):
+    """What Keras 3's `fit` does, which does not run on several workers.
+
+    Each worker takes its share of every batch (keras-team/keras#20585).
+    """
+    import tensorflow as tf
+
+    number, count = find()
+    callbacks = keras.callbacks.CallbackList(
+        callbacks, add_history=True, add_progbar=False, model=model, epochs=epochs
+    )
+
+    @tf.function
+    def step(batch):
+        logs = _strategy.run(model.train_step, args=(batch,))
+        return {
+            name: _strategy.reduce("MEAN", value, axis=None)
+            for name, value in logs.items()
+        }
+
+    def shares():
+        for i in range(len(data)):
+            yield keras.tree.map_structure(lambda a: a[number::count], data[i])
+
+    signature = keras.tree.map_structure(
+        lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data[0]
+    )
+    with scope():
+        model.optimizer.build(model.trainable_variables)
+    callbacks.on_train_begin()
+    for epoch in range(model._initial_epoch or 0, epochs):
+        model.reset_metrics()
+        callbacks.on_epoch_begin(epoch)
+        batches = _strategy.distribute_datasets_from_function(
+            lambda _: tf.data.Dataset.from_generator(shares, output_signature=signature)
+        )
+        for i, batch in enumerate(batches):
+            callbacks.on_train_batch_begin(i)
+            logs = {name: float(v) for name, v in step(batch).items()}
+            callbacks.on_train_batch_end(i, logs)
+        print(
+            f"epoch {epoch + 1}/{epochs}:",
+            *(f"{k} {np.round(v, 4)}" for k, v in logs.items()),
+        )
+        callbacks.on_epoch_end(epoch, logs)
+    callbacks.on_train_end(logs)

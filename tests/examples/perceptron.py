@@ -1,0 +1,50 @@
+"""A runner of the recipe for a network that trains in seconds, for the tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+import quiet  # noqa: E402, F401, I001
+
+# isort: split
+import keras  # noqa: E402
+import recipe  # noqa: E402
+
+from hwa_keras import datasets  # noqa: E402
+
+
+class Perceptron(recipe.Task):
+    name = "perceptron"
+    shuffles = True
+
+    def __init__(self, settings):
+        self.settings = settings
+        data = datasets.load("digits")
+        x, y = data.train
+        size = settings.batch_size
+        self.train = datasets.Batches(x, y, size, seed=1, drop_remainder=True)
+        self.test = self.chip_test = tuple(part[:100] for part in data.test)
+        self.example = data.test[0][:8]
+
+    def digital(self):
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(16, activation="relu"),
+                keras.layers.Dropout(0.2),
+                keras.layers.Dense(10),
+            ]
+        )
+
+    def compile(self, model, learning_rate, epochs):
+        model.compile(
+            keras.optimizers.SGD(learning_rate, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+
+
+if __name__ == "__main__":
+    recipe.main("train_wideresnet", recipe.Settings, Perceptron)

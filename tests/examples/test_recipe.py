@@ -1,0 +1,221 @@
+"""The recipe of the three runners: resumed runs, shares of workers, bad input."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import fresh
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PERCEPTRON = ROOT / "tests/examples/perceptron.py"
+SETTINGS = {
+    "batch_size": 64,
+    "epochs": 3,
+    "learning_rate": 0.1,
+    "hwa_epochs": 4,
+    "hwa_learning_rate": 0.05,
+    "noise_scale": 2.0,
+    "ramp_epochs": 2,
+    "drop_connect": 0.01,
+    "clip": 3.0,
+    "levels": 256,
+    "scale": "caws",
+    "remap_interval": 5,
+    "distillation": 0.5,
+    "temperature": 2.0,
+    "device": "pcm",
+    "per": "layer",
+    "chips": 2,
+    "seed": 0,
+}
+
+
+def runner(name):
+    return ROOT / f"examples/train_{name}.py"
+
+
+def preset(folder, settings):
+    """A file with one preset."""
+    path = folder / "presets.yaml"
+    path.write_text(yaml.safe_dump({"smoke": settings}))
+    return f"--config={path}"
+
+
+def smoke(folder, name, **changes):
+    """A file with the smoke preset of a runner, changed."""
+    presets = yaml.safe_load((ROOT / f"configs/train_{name}.yaml").read_text())
+    return preset(folder, {**presets["smoke"], **changes})
+
+
+def launch(script, *arguments, **variables):
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
+    )
+
+
+def places(folder):
+    return f"--out={folder / 'run'}", f"--saved_models={folder / 'saved'}"
+
+
+def results(folder):
+    content = json.loads((folder / "run/results.json").read_text())
+    return content["software"], content["results"]
+
+
+def log(folder):
+    return list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of the perceptron from beginning to end."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = preset(folder, SETTINGS)
+    found = fresh.run_script(PERCEPTRON, config, *places(folder))
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert "Traceback" not in found.stderr
+    return folder, config, found.stdout
+
+
+def test_a_run_ends_in_table_plot_page_and_export(whole):
+    folder, _, printed = whole
+    out = folder / "run"
+    names = {path.name for path in out.iterdir()}
+    written = {"results.csv", "results.json", "drift.png", "report.html"}
+    assert written | {"teacher.keras", "student.keras"} <= names
+    assert (folder / "saved/perceptron/saved_model.pb").is_file()
+    assert "measured GDC" in printed
+    software, sweeps = results(folder)
+    assert software["digital"] > 0.8 and software["hwa"] > 0.8
+    assert [sweep["model"] for sweep in sweeps] == ["digital", "hwa"]
+    assert all(len(sweep["chips"]) == 2 for sweep in sweeps)
+    rows = log(out / "student")
+    assert [float(row["noise_scale"]) for row in rows] == [0.0, 1.0, 2.0, 2.0]
+    assert list((out / "student/logs/train").iterdir())  # TensorBoard's
+
+
+@pytest.mark.parametrize("phase", ["teacher", "student"])
+def test_a_killed_run_resumes_to_the_same_numbers(whole, tmp_path, phase):
+    folder, config, _ = whole
+    out = tmp_path / "run"
+    process = launch(PERCEPTRON, config, *places(tmp_path))
+    begun = out / phase / "backup/training_metadata.json"
+    deadline = time.monotonic() + 200
+    while not begun.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert begun.is_file() and not (out / f"{phase}.keras").exists()
+    found = fresh.run_script(PERCEPTRON, config, *places(tmp_path), "--resume")
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert results(tmp_path) == results(folder)
+
+
+def test_a_checkpoint_is_evaluated_on_another_device(whole, tmp_path):
+    folder, config, _ = whole
+    checkpoint = f"--checkpoint={folder / 'run/student.keras'}"
+    arguments = "--eval_only", "--device=simple_pcm", "--chips=1", checkpoint
+    found = fresh.run_script(PERCEPTRON, config, *arguments, *places(tmp_path))
+    assert found.returncode == 0, found.stderr[-3000:]
+    software, sweeps = results(tmp_path)
+    assert software["model"] == results(folder)[0]["hwa"]
+    assert "SimplePCM" in sweeps[0]["device"]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
+    _, config, _ = whole
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        cluster = json.dumps({"cluster": {"worker": workers}, "task": task})
+        arguments = config, *places(tmp_path), "--distribute=multiworker"
+        processes.append(launch(PERCEPTRON, *arguments, TF_CONFIG=cluster))
+    try:
+        found = [process.communicate(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [p.returncode for p in processes] == [0, 0], found[0][1][-3000:]
+    out = tmp_path / "run"
+    rows = log(out / "student")
+    assert len(rows) == 4 and rows == log(out / "worker_1/student")
+    assert float(rows[-1]["accuracy"]) > 0.5
+    software, sweeps = results(tmp_path)
+    assert software["hwa"] > 0.7
+    assert [len(sweep["chips"]) for sweep in sweeps] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["wideresnet", "lstm", "bert"])
+def test_each_runner_runs_to_the_end(tmp_path, name):
+    if name != "wideresnet" and "HWA_DATA_DIR" not in os.environ:
+        pytest.skip("needs SST-2 or WikiText-2: HWA_DATA_DIR is not set")
+    config = smoke(tmp_path, name, epochs=1, hwa_epochs=1, chips=1)
+    found = fresh.run_script(runner(name), config, *places(tmp_path))
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert "relative difference from the chip" in found.stdout
+    _, sweeps = results(tmp_path)
+    names = [sweep["model"] for sweep in sweeps]
+    with_statistics = ["digital", "digital + AdaBS", "hwa", "hwa + AdaBS"]
+    assert names == (with_statistics if name == "wideresnet" else ["digital", "hwa"])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("wideresnet", ["--preset=huge"], "no preset 'huge'"),
+        ("wideresnet", ["--resume"], "nothing to resume"),
+        ("wideresnet", ["--eval_only", "--checkpoint=x.keras"], "no checkpoint"),
+        ("wideresnet", ["--distribute=multiworker"], "TF_CONFIG"),
+        ("bert", ["--task=poetry"], "poetry"),
+        ("lstm", [], "wikitext2"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, name, arguments, message):
+    monkeypatch.setenv("HWA_DATA_DIR", str(tmp_path / "nowhere"))
+    found = fresh.run_script(runner(name), *arguments, *places(tmp_path))
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1, found.stderr
+
+
+def test_a_checkpoint_of_another_architecture_is_one_line(whole, tmp_path):
+    folder, _, _ = whole
+    checkpoint = f"--checkpoint={folder / 'run/teacher.keras'}"
+    found = fresh.run_script(
+        runner("wideresnet"), "--eval_only", checkpoint, *places(tmp_path)
+    )
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1 and "another architecture" in found.stderr
+
+
+def test_presets_of_all_runners_are_complete():
+    for name in ("wideresnet", "lstm", "bert"):
+        presets = yaml.safe_load((ROOT / f"configs/train_{name}.yaml").read_text())
+        assert list(presets) == ["smoke", "small", "paper"]
+        assert len({tuple(sorted(keys)) for keys in presets.values()}) == 1
