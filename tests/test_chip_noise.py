@@ -13,6 +13,8 @@ from hwa_keras.noise import Compose, ProcessVariation, StuckAt
 from hwa_keras.training.callbacks import noises_of
 from tests import fresh
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 SHAPE = (400, 500)
 
 

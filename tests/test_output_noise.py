@@ -15,6 +15,8 @@ from hwa_keras.training import NoiseRamp
 from tests import fresh
 from tests.gradients import gradient
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 X = np.concatenate(
     [np.linspace(-20, 20, 3001), [-8, -7.5, 0, 7, 7.5, 8, -1e4, 1e4, -1, 1, 6]]
 ).astype("float32")

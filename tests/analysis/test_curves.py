@@ -123,6 +123,7 @@ def test_another_noise_is_scaled_by_each_sigma_and_not_changed():
     np.testing.assert_allclose(curve.values(0.5), found["loss"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_batchnorm_is_adapted_on_every_chip():
     model = normalized()
     common = {"seed": 2, "verbose": 0}

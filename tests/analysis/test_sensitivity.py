@@ -249,6 +249,7 @@ def test_what_cannot_be_measured_is_refused():
         layer_sensitivity(quantized(), None, verbose=0)
 
 
+@pytest.mark.slow
 def test_kernels_of_several_ranks_and_shapes_share_a_noise():
     keras.utils.set_random_seed(0)
     model = zoo.residual_cnn()

@@ -94,6 +94,7 @@ def test_moving_statistics_and_quantizers_are_those_of_inference():
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(moved), 0.0)
 
 
+@pytest.mark.slow
 def test_training_sharpness_aware_flattens():
     x, y = zoo.digits_like(256)
     rng = np.random.default_rng(0)
@@ -111,6 +112,7 @@ def test_training_sharpness_aware_flattens():
     assert plain > 1.5 * sharp
 
 
+@pytest.mark.slow
 def test_errors():
     model, _ = network()
     x, y = problem(8)

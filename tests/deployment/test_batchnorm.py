@@ -8,6 +8,8 @@ from hwa_keras import adapt_batchnorm
 from hwa_keras.devices import PCM
 from tests import zoo
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 YEAR = 31_536_000.0
 EPSILON = 1e-3  # Keras's default.
 

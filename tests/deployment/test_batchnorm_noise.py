@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 import hwa_keras
@@ -79,6 +80,7 @@ def test_a_layer_of_noise_is_on_and_dropout_is_off():
     assert np.all(np.abs(found - x.var(0) - 4) < 5 * error)
 
 
+@pytest.mark.slow
 def test_a_recurrent_layer_drops_nothing():
     """Its kernels are noisy, its dropout is off: at noise 0 nothing is random."""
     noise = AdditiveGaussian(0.5)

@@ -7,6 +7,8 @@ import hwa_keras
 from hwa_keras.devices import PCM, SimplePCM
 from tests import fresh, zoo
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 YEAR = 31_536_000.0
 PERFECT = PCM(programming_scale=0, drift_scale=0, read_scale=0)
 
@@ -145,6 +147,7 @@ def test_read_noise_per_call_frozen_and_off():
     assert np.median(error) < 3
 
 
+@pytest.mark.slow
 def test_rules_give_layers_devices_of_their_own():
     model = zoo.residual_cnn()
     chip = hwa_keras.program(
@@ -165,6 +168,7 @@ def test_rules_give_layers_devices_of_their_own():
     assert "left digital by a rule" in dict(chip.digital).values()
 
 
+@pytest.mark.slow
 def test_an_all_zero_kernel_gives_zero_output():
     model = one_layer(use_bias=False)
     model.layers[0].kernel.assign(np.zeros((40, 30)))

@@ -50,7 +50,7 @@ def test_artefacts_equal_the_chip_in_a_process_without_hwa_keras(tmp_path):
         (SERVE_SAVED_MODEL, "chip", 1e-6),
         (SERVE_TFLITE, "chip.tflite", 1e-5),
     ):
-        fresh.run(
+        fresh.run_bare(
             code,
             path=str(tmp_path / name),
             inputs_path=str(tmp_path / "x.npy"),

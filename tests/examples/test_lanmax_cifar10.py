@@ -1,8 +1,6 @@
 """The runner of the study of wrong bits, on real digits and in little time."""
 
 import json
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 
 from hwa_keras.analysis import SpectrumComparison
+from tests import fresh
 
 pytestmark = pytest.mark.slow
 
@@ -18,18 +17,24 @@ RUNNER = ROOT / "examples/lanmax_cifar10.py"
 
 
 def start(*arguments):
-    return subprocess.run(
-        [sys.executable, RUNNER, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    return fresh.run_script(RUNNER, *arguments)
+
+
+def small_preset(path):
+    import yaml
+
+    presets = (ROOT / "configs/lanmax_cifar10.yaml").read_text(encoding="utf-8")
+    smoke = yaml.safe_load(presets)["smoke"]
+    smoke = {**smoke, "train_images": 256, "test_images": 100}
+    path.write_text(yaml.safe_dump({"smoke": smoke}), encoding="utf-8")
+    return path
 
 
 def test_a_run_writes_tables_figures_and_the_page(tmp_path):
     out = tmp_path / "run"
     arguments = ("--epochs=2", "--seeds=1", "--rates=0.01", "--draws=2")
-    found = start(*arguments, f"--out={out}")
+    config = small_preset(tmp_path / "preset.yaml")
+    found = start(*arguments, f"--config={config}", f"--out={out}")
     assert found.returncode == 0, found.stderr[-3000:]
     assert "Traceback" not in found.stderr
     figures = {"energy", "rates", "read_rates", "sensitivity"}

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import fresh
+
 ROOT = Path(__file__).parents[2]
+RUNNER = ROOT / "examples/mnist_larq_study.py"
 SMALL = {
     "hidden": [12],
     "networks": ["float", "binary", "DoReFa-2"],
@@ -18,14 +21,6 @@ SMALL = {
     "saturation_ranges": [0.5],
     "saturation_bits": [2],
 }
-
-
-def study(*flags):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples/mnist_larq_study.py"), *map(str, flags)],
-        capture_output=True,
-        text=True,
-    )
 
 
 def small_preset(tmp_path, **changes):
@@ -43,7 +38,8 @@ def small_preset(tmp_path, **changes):
 def test_a_run_writes_all_parts(tmp_path):
     out = tmp_path / "run"
     flags = "--dataset=digits", "--epochs=2", "--tune_epochs=1", "--chips=3"
-    done = study(*flags, f"--config={small_preset(tmp_path)}", f"--out={out}")
+    config = small_preset(tmp_path)
+    done = fresh.run_script(RUNNER, *flags, f"--config={config}", f"--out={out}")
     assert done.returncode == 0, done.stderr
     names = ("float", "binary", "DoReFa-2")
     assert {path.name for path in out.iterdir()} == {
@@ -74,7 +70,10 @@ def test_a_run_writes_all_parts(tmp_path):
 @pytest.mark.slow
 def test_a_preset_without_the_level_trained_for_is_an_error(tmp_path):
     config = small_preset(tmp_path, variation_test=[0.1])
-    done = study("--dataset=digits", f"--config={config}", f"--out={tmp_path / 'run'}")
+    flags = "--dataset=digits", f"--config={config}", f"--out={tmp_path / 'run'}"
+    done = subprocess.run(
+        [sys.executable, RUNNER, *flags], capture_output=True, text=True
+    )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line == (

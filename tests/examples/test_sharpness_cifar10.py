@@ -2,11 +2,12 @@
 
 import csv
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
+
+from tests import fresh
 
 pytestmark = pytest.mark.slow
 
@@ -15,17 +16,26 @@ RUNNER = ROOT / "examples/sharpness_cifar10.py"
 
 
 def start(*arguments):
-    return subprocess.run(
-        [sys.executable, RUNNER, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    return fresh.run_script(RUNNER, *arguments)
+
+
+def small_presets(folder):
+    import yaml
+
+    shutil.copytree(ROOT / "configs/sharpness_cifar10", folder)
+    path = folder / "presets.yaml"
+    smoke = yaml.safe_load(path.read_text(encoding="utf-8"))["smoke"]
+    images = {"train_images": 128, "test_images": 64, "sharpness_images": 128}
+    smoke = {**smoke, **images, "calibration_images": 64}
+    path.write_text(yaml.safe_dump({"smoke": smoke}), encoding="utf-8")
+    return folder
 
 
 def test_a_run_writes_tables_figures_networks_and_the_page(data_dir, tmp_path):
     out = tmp_path / "run"
-    found = start("--methods=sgd,sgd_noise,samson_inf_clip", f"--out={out}")
+    config = small_presets(tmp_path / "config")
+    methods = "--methods=sgd,sgd_noise,samson_inf_clip"
+    found = start(methods, f"--config={config}", f"--out={out}")
     assert found.returncode == 0, found.stderr[-3000:]
     assert "Traceback" not in found.stderr
     names = {path.name for path in out.iterdir()}

@@ -13,6 +13,8 @@ from hwa_keras.training import ConstrainKernels, NoiseRamp
 from hwa_keras.training.callbacks import noises_of
 from tests import fresh, zoo
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 
 def fit(model, callbacks, epochs=4, **kwargs):
     x, y = zoo.digits_like(16)

@@ -15,6 +15,8 @@ from hwa_keras.training import LaNMax, UniformNoise
 from hwa_keras.training.callbacks.lanmax import regression_slopes
 from tests import fresh
 
+pytestmark = pytest.mark.usefixtures("built_optimizers")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(128, 12)).astype("float32")
 Y = np.argmax(X @ RNG.normal(size=(12, 3)), axis=1)
@@ -253,6 +255,7 @@ def test_validation_sees_the_rates_not_what_is_tried():
     np.testing.assert_array_equal(recorder.in_tests[1], recorder.after[0])
 
 
+@pytest.mark.slow
 def test_the_step_size_is_that_of_the_optimizer_at_the_end_of_the_epoch():
     def first_move(callback, schedule):
         model = network(compiled=False)
@@ -267,7 +270,10 @@ def test_the_step_size_is_that_of_the_optimizer_at_the_end_of_the_epoch():
     np.testing.assert_allclose(left_out, given, rtol=1e-6)
 
 
-@pytest.mark.parametrize("backup", ["whole model", "backup and restore"])
+@pytest.mark.parametrize(
+    "backup",
+    ["whole model", pytest.param("backup and restore", marks=pytest.mark.slow)],
+)
 def test_resumed_equals_uninterrupted(backup, tmp_path):
     def lanmax():
         return LaNMax(2.0, learning_rate=0.01)
@@ -339,9 +345,9 @@ def test_nothing_is_compiled_again():
     "options",
     [
         {"steps_per_execution": 2},
-        {"jit_compile": True},
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
         {"steps_per_execution": 2, "jit_compile": True},
-        {"run_eagerly": True},
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

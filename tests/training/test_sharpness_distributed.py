@@ -1,10 +1,8 @@
 """Sharpness-aware steps on several devices, against NumPy."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -129,7 +127,11 @@ for optimizer in (sgd, lambda: keras.optimizers.LossScaleOptimizer(sgd())):
 # A loop of one's own around `train_step`: Keras 3's `fit` does not run on several
 # workers (keras-team/keras#20585).
 WORKER = (
-    SETUP
+    """
+import os
+os.environ["TF_CONFIG"] = config
+"""
+    + SETUP
     + """
 import json
 strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -170,31 +172,15 @@ def free_ports(count):
 
 def test_two_workers_take_the_same_step():
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    arguments = {name: ARGUMENTS[name] for name in ("own", "one")}
-    code = f"arguments = {arguments!r}\n" + WORKER
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={
-                **os.environ,
-                "TF_CONFIG": json.dumps(
-                    {
-                        "cluster": {"worker": workers},
-                        "task": {"type": "worker", "index": i},
-                    }
-                ),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    configs = [
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}}
         for i in range(2)
     ]
-    try:
-        outputs = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (printed, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-4000:]
-        check(json.loads(printed.splitlines()[-1]))
+    arguments = {name: ARGUMENTS[name] for name in ("own", "one")}
+
+    def work(config):
+        return fresh.run(WORKER, config=json.dumps(config), arguments=arguments)
+
+    with ThreadPoolExecutor(2) as pool:
+        for printed in pool.map(work, configs):
+            check(json.loads(printed.splitlines()[-1]))
