@@ -38,6 +38,7 @@ flags.DEFINE_bool("teacher_only", False, "Stop after the digital teacher.")
 flags.DEFINE_bool("student_only", False, "Begin with the student.")
 flags.DEFINE_bool("eval_only", False, "Train nothing, evaluate what is there.")
 flags.DEFINE_bool("resume", False, "Go on with the run in --out that was cut short.")
+flags.DEFINE_bool("overwrite", False, "Replace the run in --out.")
 flags.DEFINE_string(
     "checkpoint", None, "A .keras file: the teacher to begin with, or what to evaluate."
 )
@@ -188,6 +189,8 @@ def begin(name, settings_class, task_class):
         keras.config.set_dtype_policy("mixed_bfloat16")
     keras.utils.set_random_seed(settings.seed)
     out = recipe_workers.own_folder(Path(FLAGS.out or f"runs/{name}"))
+    if FLAGS.checkpoint and not (FLAGS.student_only or FLAGS.eval_only):
+        raise ValueError("--checkpoint goes with --student_only or --eval_only.")
     if FLAGS.checkpoint and not Path(FLAGS.checkpoint).is_file():
         raise FileNotFoundError(
             f"There is no checkpoint '{FLAGS.checkpoint}'. A run without --eval_only "
@@ -205,25 +208,40 @@ def open_run(out, settings):
     """Make the folder of a run, or check that it holds one to go on with."""
     record = out / "settings.json"
     said = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if not FLAGS.resume:
-        for phase in ("teacher", "student"):
-            shutil.rmtree(out / phase, ignore_errors=True)
-            if phase == "student" or not FLAGS.student_only:
-                (out / f"{phase}.keras").unlink(missing_ok=True)
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(record, lambda path: path.write_text(json.dumps(said, indent=1)))
+    if FLAGS.resume:
+        check_resumable(record, said)
         return
+    phases = ["student"] if FLAGS.student_only else ["teacher", "student"]
+    written = [
+        path
+        for phase in phases
+        for path in (out / phase, out / f"{phase}.keras")
+        if path.exists()
+    ]
+    if written and not FLAGS.overwrite:
+        raise FileExistsError(
+            f"There is a run in '{out}' already. Go on with it (--resume), evaluate it "
+            "(--eval_only), replace it (--overwrite), or give another --out."
+        )
+    for path in written:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(record, lambda path: path.write_text(json.dumps(said, indent=1)))
+
+
+def check_resumable(record, settings):
+    """Raise an error unless the record is that of a run with these settings."""
     if not record.is_file():
         raise FileNotFoundError(
-            f"There is nothing to resume in '{out}'. Start without --resume, or give "
-            "the --out of the run that was cut short."
+            f"There is nothing to resume in '{record.parent}'. Start without --resume, "
+            "or give the --out of the run that was cut short."
         )
     before = json.loads(record.read_text(encoding="utf-8"))
-    changed = [k for k in said if said[k] != before.get(k) and k != "chips"]
+    changed = [k for k in settings if settings[k] != before.get(k) and k != "chips"]
     if changed:
         raise ValueError(
-            f"The run in '{out}' has other settings for {', '.join(changed)}. Resume "
-            "it with its own, or start without --resume."
+            f"The run in '{record.parent}' has other settings for "
+            f"{', '.join(changed)}. Resume it with its own, or start another one."
         )
 
 

@@ -52,7 +52,7 @@ def evaluate(task, models, out, saved_models):
     }
     (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     axes = None
-    for result in results:
+    for result in results[:-1]:
         axes = result.plot(axes=axes)
     results[-1].plot(out / "drift.png", axes=axes)
     if keras.backend.backend() == "tensorflow":

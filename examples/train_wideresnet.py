@@ -26,6 +26,7 @@ class Settings(recipe.Settings):
     train_images: int
     test_images: int
     chip_images: int
+    calibration_images: int
     depth: int
     width: int
     augment: bool
@@ -57,7 +58,7 @@ class WideResNet(recipe.Task):
         )
         self.test = data.test
         self.chip_test = tuple(part[: settings.chip_images] for part in data.test)
-        self.calibration = x[:2600]  # 13 batches of 200, as AdaBS asks for.
+        self.calibration = x[: settings.calibration_images]
         self.example = data.test[0][:64]
 
     def digital(self):

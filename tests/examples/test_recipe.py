@@ -191,6 +191,8 @@ def test_each_runner_runs_to_the_end(tmp_path, name):
         ("wideresnet", ["--preset=huge"], "no preset 'huge'"),
         ("wideresnet", ["--resume"], "nothing to resume"),
         ("wideresnet", ["--eval_only", "--checkpoint=x.keras"], "no checkpoint"),
+        ("wideresnet", ["--checkpoint=x.keras"], "goes with"),
+        ("wideresnet", ["--student_only", "--eval_only"], "not both"),
         ("wideresnet", ["--distribute=multiworker"], "TF_CONFIG"),
         ("bert", ["--task=poetry"], "poetry"),
         ("lstm", [], "wikitext2"),
@@ -202,6 +204,20 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, name, arguments, message):
     assert found.returncode == 1
     assert message in found.stderr
     assert found.stderr.count("\n") == 1, found.stderr
+
+
+def test_a_run_that_is_there_is_not_written_over(whole):
+    folder, config, _ = whole
+    before = (folder / "run/student.keras").stat()
+    found = fresh.run_script(PERCEPTRON, config, *places(folder))
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1 and "--overwrite" in found.stderr
+    found = fresh.run_script(
+        PERCEPTRON, config, *places(folder), "--resume", "--seed=1"
+    )
+    assert found.returncode == 1
+    assert "other settings for seed" in found.stderr
+    assert (folder / "run/student.keras").stat() == before
 
 
 def test_a_checkpoint_of_another_architecture_is_one_line(whole, tmp_path):
