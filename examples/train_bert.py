@@ -87,7 +87,7 @@ class Bert(recipe.Task):
             )
         backbone = keras_hub.models.BertBackbone(
             self.tokenizer.vocabulary_size(),
-            num_layers=2,
+            num_layers=1,
             num_heads=2,
             hidden_dim=32,
             intermediate_dim=64,
