@@ -24,7 +24,7 @@ import recipe_workers
 from absl import app, flags, logging
 
 import hwa_keras
-from hwa_keras import noise, quantizers, training
+from hwa_keras import datasets, noise, quantizers, training
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -156,7 +156,13 @@ class Task:
 
 
 def main(name, settings_class, task_class):
-    """Run a recipe; `absl.app.run` calls what this returns."""
+    """Run a recipe from the command line.
+
+    Args:
+        name: String, the runner's name in messages, presets and folders.
+        settings_class: A `Settings` with the runner's own keys.
+        task_class: A `Task`, made of the settings.
+    """
 
     def run(_):
         start = time.monotonic()
@@ -293,12 +299,13 @@ def train_phase(task, phase, model, result, epochs, callbacks, out):
     folder = out / phase
     folder.mkdir(exist_ok=True)
     seed = 2 * task.settings.seed + (phase == "student")
+    shuffled = task.train if isinstance(task.train, datasets.Batches) else None
     recipe_workers.fit(
         model,
         task.train,
         epochs,
         [
-            training.SeedEpochs(seed, task.train if task.shuffles else None),
+            training.SeedEpochs(seed, shuffled),
             *callbacks,
             *task.resets,
             *task.callbacks(folder),

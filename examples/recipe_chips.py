@@ -12,6 +12,7 @@ from rich.console import Console
 import hwa_keras
 from hwa_keras.analysis import report
 from hwa_keras.deployment import TIMES, DriftResult
+from hwa_keras.deployment.sweep import evaluable
 
 console = Console()
 COMPENSATIONS = ("none", "measured")
@@ -30,9 +31,11 @@ def evaluate(task, models, out, saved_models):
     software = {}
     for name, model in models.items():
         found = model.evaluate(
-            **evaluable(task.test), callbacks=list(task.resets), verbose=0,
+            **evaluable(task.test, batch_size=256),
+            callbacks=list(task.resets),
             return_dict=True,
-        )  # fmt: skip
+            verbose=0,
+        )
         software[name] = found[task.metric]
         console.print(f"{name} in software: {task.metric} {found[task.metric]:.4f}")
     results = [
@@ -104,13 +107,6 @@ def sweep(task, name, model, out, compensation, calibration):
         result = DriftResult.join(*map(DriftResult.from_dict, shares))
     console.print(result.table())
     return result
-
-
-def evaluable(data):
-    """Arguments of `evaluate` for a pair of arrays or for a data set."""
-    if isinstance(data, tuple):
-        return {"x": data[0], "y": data[1], "batch_size": 256}
-    return {"x": data}
 
 
 def ship(task, model, path):

@@ -44,7 +44,6 @@ class Settings(recipe.Settings):
 
 class Bert(recipe.Task):
     name = "bert"
-    shuffles = True
 
     def __init__(self, settings):
         self.settings = settings

@@ -104,7 +104,6 @@ def split_text(settings):
 class LanguageModel(recipe.Task):
     name = "lstm"
     metric = "perplexity"
-    shuffles = False
 
     def __init__(self, settings):
         self.settings = settings

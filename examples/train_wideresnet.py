@@ -40,7 +40,6 @@ class Settings(recipe.Settings):
 
 class WideResNet(recipe.Task):
     name = "wideresnet"
-    shuffles = True
 
     def __init__(self, settings):
         self.settings = settings

@@ -12,6 +12,7 @@ if keras.backend.backend() == "tensorflow":
         batched,
         fuse,
         replica_id,
+        replicas,
         traced,
         value_and_gradient,
     )
@@ -20,6 +21,7 @@ elif keras.backend.backend() == "jax":
         batched,
         fuse,
         replica_id,
+        replicas,
         traced,
         value_and_gradient,
     )
@@ -31,4 +33,11 @@ else:
         "of keras."
     )
 
-__all__ = ["batched", "fuse", "replica_id", "traced", "value_and_gradient"]
+__all__ = [
+    "batched",
+    "fuse",
+    "replica_id",
+    "replicas",
+    "traced",
+    "value_and_gradient",
+]

@@ -32,6 +32,11 @@ def replica_id():
     return context.replica_id_in_sync_group
 
 
+def replicas():
+    """How many replicas train together under `tf.distribute`."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def batched(x, y, batch_size):
     """Keyword arguments for `evaluate` that make batches of arrays only once."""
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)

@@ -221,11 +221,9 @@ class Chip(SavesSeeds, keras.Model):
             kernels = [tile.kernel.value for tile in self.tiles]
         live = self._read_noise == "per_call"
         seed = random.next_seed(self.read_generator) if live else None
-        states = self._recurrent_pairs()
-        carried = [(state, own.value) for state, own in states]
-        outputs, updates = self._run(kernels, inputs, seed, carried)
+        outputs, updates = self._run(kernels, inputs, seed)
         new = {id(variable): value for variable, value in updates}
-        for state, own in states:
+        for state, own in self._recurrent_pairs():
             own.assign(new.get(id(state), own.value))
         return outputs
 
@@ -235,11 +233,11 @@ class Chip(SavesSeeds, keras.Model):
         Stateful recurrent layers begin at zero, and the noise that layers draw at
         inference is the same at each call.
         """
-        begin = [
-            (state, ops.zeros(state.shape, state.dtype))
+        zeros = {
+            id(state): ops.zeros(state.shape, state.dtype)
             for state, _ in self._recurrent_pairs()
-        ]
-        return self._run(kernels, inputs, None, begin)[0]
+        }
+        return self._run(kernels, inputs, digital=zeros)[0]
 
     def reset_states(self):
         """Have stateful recurrent layers begin anew."""
@@ -251,20 +249,26 @@ class Chip(SavesSeeds, keras.Model):
         states = {id(state) for state in recurrent_states(self.structure)}
         return [pair for pair in self.digital_pairs() if id(pair[0]) in states]
 
-    def _run(self, kernels, inputs, seed, states):
-        """Outputs, and what was assigned, with the given kernels and states."""
-        model = self.structure
+    def _run(self, kernels, inputs, seed=None, digital=None):
+        """Outputs, and what was assigned to the variables of the model.
+
+        Args:
+            kernels: List of tensors, one per tile.
+            inputs: What the model takes.
+            seed: Of noise that layers draw at inference; with None it is the same at
+                each call.
+            digital: {id of a weight of the model: tensor}, in place of the chip's own
+                digital weights.
+        """
+        model, digital = self.structure, digital or {}
         weights = model.weights
         values = [
             (weights[tile.index], k)
             for tile, k in zip(self.tiles, kernels, strict=True)
         ]
-        given = {id(state) for state, _ in states}
-        values += states
         values += [
-            (weight, own.value)
+            (weight, digital.get(id(weight), own.value))
             for weight, own in self.digital_pairs()
-            if id(weight) not in given
         ]
         mapped = {id(variable) for variable, _ in values}
         # The states of seeds and metrics, which are not the chip's to keep or export.

@@ -161,17 +161,17 @@ class DriftResult(Result):
             >>> hwa_keras.deployment.DriftResult.join(*shares).chips
             3
         """
-        first = results[0]
+        arguments = {}
         for key in ("times", "compensations", "metric", "seed", "device", "name"):
             values = [getattr(result, key) for result in results]
+            arguments[key] = values[0]
             if any(value != values[0] for value in values):
                 raise ValueError(
                     f"These are results of different sweeps: their `{key}` are "
                     f"{', '.join(map(repr, values))}."
                 )
         records = [record for result in results for record in result.records]
-        content = {**first.to_dict(), "chips": records}
-        return cls.from_dict(content)
+        return cls(records, **arguments)
 
     def table(self):
         """A `rich` table of `metric`: mean ± half-width of the 95 % interval."""

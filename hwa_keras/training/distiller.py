@@ -6,6 +6,7 @@ import threading
 import keras
 from keras import ops, tree
 
+from hwa_keras import backend
 from hwa_keras.registry import PACKAGE
 from hwa_keras.substitution import stateless
 from hwa_keras.training.distance import FORMS, Distance
@@ -159,7 +160,7 @@ class Distiller(ModelWrapper, keras.Model):
         examples = next(t for t in tree.flatten(x) if t is not None)
         self.distillation_tracker.update_state(
             # Keras has divided it by the number of replicas.
-            distance * _replicas(),
+            distance * backend.replicas(),
             sample_weight=ops.shape(examples)[0],
         )
         if training and self.weight == 1:
@@ -257,14 +258,6 @@ def _states_and_outputs(model, x):
     with recorded() as states:
         outputs, _, _ = stateless(model, [], lambda: model(x, training=False))
     return states, outputs
-
-
-def _replicas():
-    if keras.backend.backend() != "tensorflow":
-        return 1
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _pair(entry):

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
+from hwa_keras import backend
 from hwa_keras.training.look import look
 
 
@@ -54,7 +55,7 @@ class TrainStep:
                 variable.assign(new)
         # Keras has divided the loss by the number of replicas.
         self._loss_tracker.update_state(
-            found.loss * _replicas(), sample_weight=_batch_size(x)
+            found.loss * backend.replicas(), sample_weight=_batch_size(x)
         )
         logs = self.compute_metrics(x, y, found.y_pred, sample_weight=sample_weight)
         return found.gradients, list(moves.values()), logs
@@ -88,7 +89,7 @@ class TrainStep:
         return gradients, moves
 
     def _shared(self, gradients):
-        if not self.synchronized or _replicas() == 1:
+        if not self.synchronized or backend.replicas() == 1:
             return gradients
         known = [g for g in gradients if g is not None]
         context = tf.distribute.get_replica_context()
@@ -108,7 +109,7 @@ class TrainStep:
             return
         if not optimizer.built:
             optimizer.build(variables)
-        if _replicas() == 1:
+        if backend.replicas() == 1:
             ops.cond(
                 finite, lambda: optimizer.apply(gradients, variables), lambda: None
             )
@@ -126,10 +127,6 @@ class TrainStep:
 
         context = tf.distribute.get_replica_context()
         context.merge_call(across, args=(gradients, finite))
-
-
-def _replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _batch_size(tensors):
@@ -171,7 +168,7 @@ def _all_finite(gradients):
             if g is not None
         ]
     )
-    if _replicas() > 1:
+    if backend.replicas() > 1:
         context = tf.distribute.get_replica_context()
         bad = context.all_reduce(tf.distribute.ReduceOp.SUM, bad)
     return tf.equal(bad, 0)

@@ -16,7 +16,6 @@ from hwa_keras import datasets  # noqa: E402
 
 class Perceptron(recipe.Task):
     name = "perceptron"
-    shuffles = True
 
     def __init__(self, settings):
         self.settings = settings

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests import fresh
+from tests import fresh, workers
 
 pytestmark = pytest.mark.slow
 
@@ -137,25 +136,13 @@ def test_a_checkpoint_is_evaluated_on_another_device(whole, tmp_path):
     assert "SimplePCM" in sweeps[0]["device"]
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
     _, config, _ = whole
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    processes = []
-    for index in range(2):
-        task = {"type": "worker", "index": index}
-        cluster = json.dumps({"cluster": {"worker": workers}, "task": task})
-        arguments = config, *places(tmp_path), "--distribute=multiworker"
-        processes.append(launch(PERCEPTRON, *arguments, TF_CONFIG=cluster))
+    arguments = config, *places(tmp_path), "--distribute=multiworker"
+    processes = [
+        launch(PERCEPTRON, *arguments, TF_CONFIG=cluster)
+        for cluster in workers.clusters(2)
+    ]
     try:
         found = [process.communicate(timeout=400) for process in processes]
     finally:

@@ -1,13 +1,12 @@
 """Sharpness-aware steps on several devices, against NumPy."""
 
 import json
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from tests import fresh
+from tests import fresh, workers
 from tests.training import reference
 
 pytestmark = pytest.mark.tensorflow_only
@@ -160,27 +159,12 @@ print(json.dumps(found))
 )
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def test_two_workers_take_the_same_step():
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    configs = [
-        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": i}}
-        for i in range(2)
-    ]
     arguments = {name: ARGUMENTS[name] for name in ("own", "one")}
 
     def work(config):
-        return fresh.run(WORKER, config=json.dumps(config), arguments=arguments)
+        return fresh.run(WORKER, config=config, arguments=arguments)
 
     with ThreadPoolExecutor(2) as pool:
-        for printed in pool.map(work, configs):
+        for printed in pool.map(work, workers.clusters(2)):
             check(json.loads(printed.splitlines()[-1]))
