@@ -31,6 +31,20 @@ def pytest_runtest_setup(item):
             pytest.skip(f"needs a GPU; {backend} sees {', '.join(devices)}")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def plain_graphs():
+    """Run graphs as they were traced: optimizing them is a quarter of the suite's time.
+
+    Fresh processes (examples, exports, loaded models) run them as users do.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Start every test and example from the same random state."""

@@ -80,9 +80,10 @@ class Settings:
     def __post_init__(self):
         self.chip()  # An unknown one is an error right here.
         quantizers.Uniform(self.levels, self.scale)
-        for key in ("batch_size", "epochs", "hwa_epochs", "ramp_epochs", "chips"):
+        for key in ("batch_size", "epochs", "hwa_epochs", "chips"):
             if getattr(self, key) < 1:
                 raise ValueError(f"`{key}` must be at least 1.")
+        training.NoiseRamp(stop=self.noise_scale, epochs=self.ramp_epochs)
 
     def chip(self):
         """The device that chips are made of."""

@@ -101,6 +101,8 @@ def test_a_run_ends_in_table_plot_page_and_export(whole):
     assert "measured GDC" in printed
     software, sweeps = results(folder)
     assert software["digital"] > 0.8 and software["hwa"] > 0.8
+    content = json.loads((out / "results.json").read_text())
+    assert content["software_on_chip_test"].keys() == software.keys()
     assert [sweep["model"] for sweep in sweeps] == ["digital", "hwa"]
     assert all(len(sweep["chips"]) == 2 for sweep in sweeps)
     rows = log(out / "student")

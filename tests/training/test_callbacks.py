@@ -61,6 +61,11 @@ def test_schedules(schedule, expected):
         assert ramp.value(epoch) == pytest.approx(1.0 + expected(x))
 
 
+def test_a_ramp_of_no_epochs_is_at_its_end_at_once():
+    history = fit(noisy_mlp(), [NoiseRamp(stop=2.0, epochs=0)], epochs=2)
+    assert history["noise_scale"] == [2.0, 2.0]
+
+
 def test_the_noise_follows_the_ramp_without_retracing():
     """At scale 0 a training call is the inference call; above it is not."""
     model = noisy_mlp()
@@ -109,7 +114,7 @@ def test_finds_the_noises_of_hardware_layers():
     [
         ({"start": -1.0}, "`start` must be finite and not negative"),
         ({"stop": math.inf}, "`stop` must be finite"),
-        ({"epochs": 0}, "`epochs` must be an integer"),
+        ({"epochs": -1}, "`epochs` must be an integer"),
         ({"schedule": "steps"}, "'linear', 'cosine'"),
     ],
 )

@@ -32,7 +32,8 @@ class NoiseRamp(keras.callbacks.Callback):
     Args:
         start: Float ≥ 0, the scale in the first epoch. Defaults to `0.0`.
         stop: Float ≥ 0, the scale at the end of the ramp. Defaults to `3.0`.
-        epochs: Integer ≥ 1, the length of the ramp. Defaults to `10`.
+        epochs: Integer ≥ 0, the length of the ramp; with 0 the scale is `stop` from
+            the first epoch on. Defaults to `10`.
         schedule: What s is: `"linear"`, `"cosine"` ((1 − cos πx)/2) or a function
             from [0, 1] to a factor. Defaults to `"linear"`.
         only: A noise class, or a tuple of them: ramp these and leave other noises
@@ -65,9 +66,9 @@ class NoiseRamp(keras.callbacks.Callback):
                     f"`{name}` must be finite and not negative. Received: "
                     f"{name}={value}."
                 )
-        if not isinstance(epochs, int) or epochs < 1:
+        if not isinstance(epochs, int) or epochs < 0:
             raise ValueError(
-                f"`epochs` must be an integer ≥ 1. Received: epochs={epochs!r}."
+                f"`epochs` must be an integer ≥ 0. Received: epochs={epochs!r}."
             )
         if schedule not in _SCHEDULES and not callable(schedule):
             raise ValueError(
@@ -84,8 +85,8 @@ class NoiseRamp(keras.callbacks.Callback):
     def value(self, epoch):
         """The scale in an epoch, counted from 0."""
         schedule = _SCHEDULES.get(self.schedule, self.schedule)
-        factor = float(schedule(min(epoch / self.epochs, 1.0)))
-        return self.start + (self.stop - self.start) * factor
+        ramped = epoch / self.epochs if epoch < self.epochs else 1.0
+        return self.start + (self.stop - self.start) * float(schedule(ramped))
 
     def on_train_begin(self, logs=None):
         wanted = Noise if self.only is None else self.only
