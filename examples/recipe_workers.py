@@ -89,6 +89,8 @@ def scope():
 
 def fit(model, data, epochs, callbacks, validation=None):
     """`model.fit`, also where there are several workers."""
+    with scope():  # Before the first step is traced, or Keras traces it twice.
+        model.optimizer.build(model.trainable_variables)
     if find()[1] > 1 and _strategy is not None:
         _fit_on_workers(model, data, epochs, callbacks)
         return
@@ -130,8 +132,6 @@ def _fit_on_workers(model, data, epochs, callbacks):
     signature = keras.tree.map_structure(
         lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data[0]
     )
-    with scope():
-        model.optimizer.build(model.trainable_variables)
     callbacks.on_train_begin()
     for epoch in range(model._initial_epoch or 0, epochs):
         model.reset_metrics()

@@ -110,11 +110,19 @@ def test_a_run_ends_in_table_plot_page_and_export(whole):
     assert list((out / "student/logs/train").iterdir())  # TensorBoard's
 
 
-@pytest.mark.parametrize("phase", ["teacher", "student"])
-def test_a_killed_run_resumes_to_the_same_numbers(whole, tmp_path, phase):
+def test_a_run_killed_in_both_phases_resumes_to_the_same_numbers(whole, tmp_path):
     folder, config, _ = whole
-    out = tmp_path / "run"
-    process = launch(PERCEPTRON, config, *places(tmp_path))
+    arguments = config, *places(tmp_path)
+    kill_in("teacher", tmp_path / "run", *arguments)
+    kill_in("student", tmp_path / "run", *arguments, "--resume")
+    found = fresh.run_script(PERCEPTRON, *arguments, "--resume")
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert results(tmp_path) == results(folder)
+
+
+def kill_in(phase, out, *arguments):
+    """Kill a run of the perceptron after the first epoch of a phase."""
+    process = launch(PERCEPTRON, *arguments)
     begun = out / phase / "backup/training_metadata.json"
     deadline = time.monotonic() + 200
     while not begun.is_file() and time.monotonic() < deadline:
@@ -122,9 +130,6 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole, tmp_path, phase):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert begun.is_file() and not (out / f"{phase}.keras").exists()
-    found = fresh.run_script(PERCEPTRON, config, *places(tmp_path), "--resume")
-    assert found.returncode == 0, found.stderr[-3000:]
-    assert results(tmp_path) == results(folder)
 
 
 def test_a_checkpoint_is_evaluated_on_another_device(whole, tmp_path):
@@ -160,12 +165,27 @@ def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
     assert [len(sweep["chips"]) for sweep in sweeps] == [2, 2]
 
 
-@pytest.mark.parametrize("name", ["wideresnet", "lstm", "bert"])
-def test_each_runner_runs_to_the_end(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "less"),
+    [
+        (
+            "wideresnet",
+            {
+                "train_images": 128,
+                "test_images": 64,
+                "chip_images": 32,
+                "calibration_images": 64,
+            },
+        ),
+        ("lstm", {"train_tokens": 4000, "held_out": 0.2, "test_tokens": 800}),
+        ("bert", {"train_sentences": 64, "chip_sentences": 16}),
+    ],
+)
+def test_each_runner_runs_to_the_end(tmp_path, name, less):
     if name != "wideresnet" and "HWA_DATA_DIR" not in os.environ:
         pytest.skip("needs SST-2 or WikiText-2: HWA_DATA_DIR is not set")
-    less = {"epochs": 1, "hwa_epochs": 1, "chips": 1, "distillation": 0.0}
-    config = smoke(tmp_path, name, **less)
+    once = {"epochs": 1, "hwa_epochs": 1, "chips": 1, "distillation": 0.0}
+    config = smoke(tmp_path, name, **once, **less)
     found = fresh.run_script(runner(name), config, *places(tmp_path))
     assert found.returncode == 0, found.stderr[-3000:]
     assert "relative difference from the chip" in found.stdout
