@@ -33,7 +33,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True, scope="session")
 def plain_graphs():
-    """Run graphs as they were traced: optimizing them is a quarter of the suite's time.
+    """Run graphs as they were traced, which takes some quarter less of a test's time.
 
     Fresh processes (examples, exports, loaded models) run them as users do.
     """

@@ -12,11 +12,11 @@ Reference:
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import time
 from pathlib import Path
 
+import files
 import keras
 import presets
 import recipe_chips
@@ -233,7 +233,7 @@ def open_run(out, settings):
     for path in written:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(record, lambda path: path.write_text(json.dumps(said, indent=1)))
+    files.write_text(record, json.dumps(said, indent=1))
 
 
 def check_resumable(record, settings):
@@ -250,13 +250,6 @@ def check_resumable(record, settings):
             f"The run in '{record.parent}' has other settings for "
             f"{', '.join(changed)}. Resume it with its own, or start another one."
         )
-
-
-def write_whole(path, write):
-    """Write a file that is either there as a whole or not at all."""
-    part = path.with_name(f"part_{path.name}")
-    write(part)
-    os.replace(part, path)
 
 
 def train(name, task, out):
@@ -320,7 +313,7 @@ def train_phase(task, phase, model, result, epochs, callbacks, out):
         task.validation,
     )
     task.finish(model, folder)
-    write_whole(out / f"{phase}.keras", result.save)
+    files.write_whole(out / f"{phase}.keras", result.save)
     shutil.rmtree(folder / "backup")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import files
 import keras
 import recipe_workers
 from rich.console import Console
@@ -26,13 +27,13 @@ def evaluate(task, models, out, saved_models):
         out: Folder of the run.
         saved_models: Folder to export to.
     """
-    software, alike = {}, {}
+    software, on_chip_test = {}, {}
     for name, model in models.items():
         software[name] = in_software(task, model, task.test)
-        alike[name] = in_software(task, model, task.chip_test)
+        on_chip_test[name] = in_software(task, model, task.chip_test)
         console.print(
             f"{name} in software: {task.metric} {software[name]:.4f}; "
-            f"{alike[name]:.4f} on what chips are evaluated on"
+            f"{on_chip_test[name]:.4f} on what chips are evaluated on"
         )
     number, _ = recipe_workers.find()
     results = []
@@ -40,12 +41,12 @@ def evaluate(task, models, out, saved_models):
         for result in follow(task, name, model, out):
             results.append(result)
             if number == 0:
-                write_numbers(task, software, alike, results, out)
+                write_numbers(task, software, on_chip_test, results, out)
     if number:
         return  # The first worker writes.
     notes = [
         f"In software: {name} {task.metric} {value:.4f} on all test data, "
-        f"{alike[name]:.4f} on what chips are evaluated on."
+        f"{on_chip_test[name]:.4f} on what chips are evaluated on."
         for name, value in software.items()
     ]
     illustrate(task, models.values(), results, notes, out)
@@ -99,16 +100,17 @@ def sweep(task, name, model, out, compensation, calibration):
     return result
 
 
-def write_numbers(task, software, alike, results, out):
+def write_numbers(task, software, on_chip_test, results, out):
     """Write what was measured so far: a run that is cut short keeps it."""
     content = {
         "settings": dataclasses.asdict(task.settings),
         "software": software,
-        "software_on_chip_test": alike,
+        "software_on_chip_test": on_chip_test,
         "results": [result.to_dict() for result in results],
     }
-    (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    results[0].to_csv(out / "results.csv", *results[1:])
+    files.write_text(out / "results.json", json.dumps(content, indent=1))
+    first, *others = results
+    files.write_whole(out / "results.csv", lambda path: first.to_csv(path, *others))
 
 
 def illustrate(task, models, results, notes, out):

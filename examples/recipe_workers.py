@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+import files
 import keras
 import numpy as np
 
@@ -37,9 +38,7 @@ def shared(name, content, folder):
     """
     number, count = find()
     own = folder / name
-    part = own.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, own)
+    files.write_text(own, json.dumps(content))
     if number:
         return []
     others = [folder / f"worker_{i}" / name for i in range(1, count)]

@@ -13,6 +13,7 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 import csv
 import dataclasses
 
+import files
 import keras
 import keras_hub
 import recipe
@@ -89,7 +90,7 @@ class Best(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs["val_loss"] < best_before(self.log, epoch):
-            recipe.write_whole(self.path, self.model.save_weights)
+            files.write_whole(self.path, self.model.save_weights)
 
 
 def split_text(settings):
