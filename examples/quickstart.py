@@ -101,13 +101,14 @@ def make_hardware_aware(digital, data, settings):
     """Fine-tune a copy of the digital model under the noise of programming."""
     copy = keras.models.clone_model(digital)  # Both models are wanted at the end.
     copy.set_weights(digital.get_weights())
+    copy.name = "hardware_aware"
     hwa = hwa_keras.to_hwa(
         copy,
         kernel_noise=hwa_keras.noise.ProgrammingNoise(settings.device),
         seed=settings.seed,
     )
-    # Trained under more noise than the chip has, it is at ease under the chip's own;
-    # the ramp lets it get used to that.
+    # Trained under more noise than the chip has, the model tolerates the chip's; the
+    # ramp gives it time to adapt.
     ramp = hwa_keras.training.NoiseRamp(
         stop=settings.noise_scale, epochs=settings.ramp_epochs
     )

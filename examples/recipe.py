@@ -135,11 +135,11 @@ class Task:
 
     def student(self, teacher):
         """A hardware-aware network with the weights of a teacher, which it may take."""
+        teacher.name = "hwa"
         return hwa_keras.to_hwa(
             teacher,
             **self.settings.hardware(),
             seed=self.settings.seed,
-            name="hwa",
             verbose=0,  # The page of the run says it.
         )
 
@@ -325,8 +325,10 @@ def load(task, path):
             "or give --checkpoint."
         )
     model = keras.saving.load_model(path)
-    inside = model.innermost if hasattr(model, "innermost") else model
-    shapes = [tuple(w.shape) for w in inside.trainable_weights]
+    hardware = {
+        id(w) for kernel in hwa_keras.hardware_kernels(model) for w in kernel.weights
+    }
+    shapes = [tuple(w.shape) for w in model.trainable_weights if id(w) not in hardware]
     if shapes != task.shapes:
         raise ValueError(
             f"'{path}' holds another architecture: it has {len(shapes)} weights, that "

@@ -123,7 +123,7 @@ def illustrate(task, models, results, notes, out):
         out / "report.html",
         f"{task.name}: a year on {task.settings.device}",
         results,
-        conversions=[m for m in models if isinstance(m, hwa_keras.HWAModel)],
+        conversions=[m for m in models if hasattr(m, "digital")],
         settings=dataclasses.asdict(task.settings),
         notes=notes,
     )

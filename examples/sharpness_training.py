@@ -80,19 +80,20 @@ def train(recipe, settings, data, seed):
     keras.utils.set_random_seed(seed)
     network = NETWORKS[settings.network]
     model = network(data.train[0].shape[1:], classes=data.num_classes)
-    trained, callbacks = model, []
+    callbacks = []
     if recipe.noise:
-        trained = hwa_keras.to_hwa(
-            model, kernel_noise=noise.AdditiveGaussian(recipe.noise), verbose=0
-        )
+        drawn = noise.AdditiveGaussian(recipe.noise)
+        hwa_keras.to_hwa(model, kernel_noise=drawn, verbose=0)
         callbacks = [ConstrainKernels(HistogramClip(recipe.alpha))]
     elif recipe.clip:
         callbacks = [ConstrainKernels(AggressiveClip(recipe.clip))]
     if recipe.method:
-        trained = SharpnessAwareModel.wrap(
-            trained, method=recipe.method, rho=recipe.rho, norm=recipe.norm
+        SharpnessAwareModel.wrap(
+            model, method=recipe.method, rho=recipe.rho, norm=recipe.norm
         )
-    fit(trained, data, settings, callbacks, seed)
+    fit(model, data, settings, callbacks, seed)
+    if recipe.noise or recipe.method:
+        hwa_keras.to_digital(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, metrics=["accuracy"])
     return model

@@ -1,12 +1,13 @@
 """Hardware-aware training for Keras.
 
-From a Keras model to a chip in four calls: `to_hwa` makes a model hardware-aware,
-`fit` trains it, `program` writes it to a simulated chip, and `drift_sweep` tells how
-it will do over a year. `export` ships the chip.
+From a Keras model to a chip in four calls: `to_hwa` puts a model's layers on hardware,
+`fit` trains it, `program` writes it to a simulated chip, and `drift_sweep` predicts its
+accuracy over a year. `export` ships the chip.
 """
 
 from hwa_keras import (
     analysis,
+    circuits,
     constraints,
     datasets,
     deployment,
@@ -16,14 +17,16 @@ from hwa_keras import (
     models,
     noise,
     quantizers,
-    random,
     training,
 )
-from hwa_keras.conversion import to_hwa
-from hwa_keras.cost import memory_energy, summary
+from hwa_keras.circuits.hardware import Hardware
+from hwa_keras.conversion import from_larq, quantized_scope, to_digital, to_hwa
+from hwa_keras.core import random
+from hwa_keras.core.kernels import hardware_kernels
 from hwa_keras.deployment import (
     Chip,
     adapt_batchnorm,
+    calibrate,
     drift_sweep,
     export,
     export_tflite,
@@ -31,17 +34,17 @@ from hwa_keras.deployment import (
     program,
     verify_export,
 )
-from hwa_keras.from_larq import from_larq
-from hwa_keras.model import HWAModel, to_digital
-from hwa_keras.scope import quantized_scope
+from hwa_keras.profile import memory_energy, summary
 from hwa_keras.version import __version__
 
 __all__ = [
     "Chip",
-    "HWAModel",
+    "Hardware",
     "__version__",
     "adapt_batchnorm",
     "analysis",
+    "calibrate",
+    "circuits",
     "constraints",
     "datasets",
     "deployment",
@@ -50,6 +53,7 @@ __all__ = [
     "export",
     "export_tflite",
     "from_larq",
+    "hardware_kernels",
     "layers",
     "memory_energy",
     "metrics",

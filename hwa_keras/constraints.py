@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from hwa_keras.registry import PACKAGE
+from hwa_keras.core.registry import PACKAGE
 
 __all__ = ["AggressiveClip", "HistogramClip", "WeightClip"]
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from hwa_keras.registry import PACKAGE
+from hwa_keras.core.registry import PACKAGE
 
 __all__ = ["FlipRatio"]
 

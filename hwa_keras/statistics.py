@@ -117,7 +117,8 @@ def check_count(**counts):
         >>> check_count(chips=10, repeats=1)
     """
     for name, count in counts.items():
-        if not isinstance(count, numbers.Integral) or count < 1:
+        whole = isinstance(count, numbers.Integral) and not isinstance(count, bool)
+        if not whole or count < 1:
             raise ValueError(
                 f"`{name}` must be an integer ≥ 1. Received: {name}={count!r}."
             )

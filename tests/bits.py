@@ -67,9 +67,17 @@ def read(w, mask, step, values):
 
 def noisy(owner):
     """Pairs (quantized kernel, noisy kernel) of a layer or model."""
-    if isinstance(owner, hwa_keras.HWAModel):
-        found = owner.perturbed(owner.quantized_kernels())
-    else:
-        found = owner.noisy_kernels()
-    pairs = zip(owner.quantized_kernels(), found, strict=True)
-    return [(as_numpy(w), as_numpy(flipped)) for (_, w), (_, flipped) in pairs]
+    kernels = hwa_keras.hardware_kernels(owner)
+    return [
+        (as_numpy(k.quantized()), as_numpy(k.value(training=True))) for k in kernels
+    ]
+
+
+def quantized(owner):
+    """The quantized kernels of a layer or model, NumPy arrays."""
+    return [as_numpy(k.quantized()) for k in hwa_keras.hardware_kernels(owner)]
+
+
+def held(chip):
+    """What the devices of a chip hold, NumPy arrays."""
+    return [as_numpy(tile.kernel().variable) for tile in chip.tiles]

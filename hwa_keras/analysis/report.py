@@ -17,8 +17,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from hwa_keras.conversion.hardware_model import HardwareModel
+from hwa_keras.core.kernels import hardware_kernels
 from hwa_keras.deployment import DriftResult
-from hwa_keras.model import HWAModel
 from hwa_keras.version import __version__
 
 __all__ = ["Section", "report"]
@@ -71,8 +72,8 @@ def report(
         results: A `DriftResult` as `drift_sweep` returns it, or a list of them. Each
             gets a table: mean over the chips, 95 % interval of the mean and standard
             deviation between chips. All of them share one plot.
-        conversions: An `HWAModel`, or a list of them: what `to_hwa` converted and
-            what stayed digital, and why.
+        conversions: A model that `to_hwa` converted, or a list of them: what is on
+            hardware, and what stayed digital and why.
         settings: Dictionary of the settings of the run, which may be nested, or None.
         figures: List of pairs `(figure, caption)`. A figure is a Matplotlib figure or
             the path of a PNG file.
@@ -103,7 +104,7 @@ def report(
             "Both `results` and `sections` are empty. Give at least one result of "
             "hwa_keras.drift_sweep, or a Section."
         )
-    conversions = _as_list("conversions", conversions, HWAModel, "to_hwa")
+    conversions = _as_list("conversions", conversions, HardwareModel, "to_hwa")
     notes = [notes] if isinstance(notes, str) else notes
     page = _template().render(
         title=title,
@@ -233,25 +234,32 @@ def _png(figure):
 
 
 def _conversion(model):
-    kernels = [
+    on_hardware = hardware_kernels(model)
+    rows = [
         {
-            "path": transformation.path,
-            "shape": " × ".join(map(str, kernel.shape)),
-            "quantizer": _describe(transformation.quantizer),
-            "noise": _describe(transformation.noise),
+            "path": kernel.path,
+            "shape": " × ".join(map(str, kernel.view.shape)),
+            "quantizer": _describe(kernel.quantizer),
+            "noise": _describe(kernel.noise),
+            "circuits": [
+                _describe(part)
+                for part in (kernel.dac, kernel.output_noise, kernel.adc)
+                if part is not None
+            ],
         }
-        for kernel, transformation in zip(
-            model.kernels, model.transformations, strict=True
-        )
+        for kernel in on_hardware
     ]
-    on_hardware = sum(math.prod(kernel.shape) for kernel in model.kernels)
-    share = on_hardware / model.model.count_params()
+    # Not what quantizers, noises and devices keep.
+    added = {id(w) for kernel in on_hardware for w in kernel.weights}
+    total = sum(math.prod(w.shape) for w in model.weights if id(w) not in added)
+    weights = sum(math.prod(kernel.view.shape) for kernel in on_hardware)
     return {
         "name": model.name,
-        "kernels": kernels,
+        "kernels": rows,
+        "has_circuits": any(row["circuits"] for row in rows),
         "digital": model.digital,
-        "weights": f"{on_hardware:,}",
-        "share": f"{100 * share:.1f} %",
+        "weights": f"{weights:,}",
+        "share": f"{100 * weights / total:.1f} %",
     }
 
 

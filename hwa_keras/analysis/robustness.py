@@ -6,14 +6,12 @@ import numpy as np
 import scipy.stats
 
 from hwa_keras.analysis.curve import Curve
-from hwa_keras.analysis.variation import (
-    Exact,
-    Variation,
-    checked_noise,
-    measured,
-    noises_of,
-)
-from hwa_keras.conversion import to_hwa
+from hwa_keras.analysis.variation import Exact, Variation, checked_noise, measured
+from hwa_keras.conversion.hardware_model import HardwareModel
+from hwa_keras.conversion.rules import resolved_skip
+from hwa_keras.core.kernels import kernels_of
+from hwa_keras.core.modes import hardware_mode
+from hwa_keras.core.replica import replicate
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.sweep import (
@@ -25,7 +23,6 @@ from hwa_keras.deployment.sweep import (
 from hwa_keras.noise import MultiplicativeGaussian
 from hwa_keras.quantizers import Uniform
 from hwa_keras.statistics import check_count
-from hwa_keras.wrapper import ModelWrapper
 
 __all__ = ["Correlation", "correlation", "quantization_curve", "robustness_curve"]
 
@@ -52,9 +49,8 @@ def robustness_curve(
     the noise leaves the kernels as they are.
 
     Args:
-        model: A built and compiled Keras model, as `hwa_keras.program` takes it: of
-            an `HWAModel` the kernels are those quantized as in training. It is not
-            changed.
+        model: A built and compiled Keras model, as `hwa_keras.program` takes it:
+            kernels on hardware are those quantized as in training. It is not changed.
         data: What to evaluate on: a pair of arrays `(x, y)`, or anything else that
             `model.evaluate` takes as one argument, such as a batched
             `tf.data.Dataset`.
@@ -105,9 +101,9 @@ def robustness_curve(
     else:
         noise = checked_noise(noise)
         quantity = f"scale of {type(noise).__name__}"
-    chip, kernels = blank_chip(model, Exact(), "none", "off")
+    chip = blank_chip(model, Exact(), "none", "off", verbose=verbose)
     check_compiled(chip, model)
-    variation = Variation(kernels, noises_of(chip, model, noise))
+    variation = Variation(chip, noise)
     data = evaluable(data, batch_size)
     if calibration is not None:
         calibration = calibration_batches(calibration)
@@ -154,9 +150,10 @@ def quantization_curve(
     share one compiled graph.
 
     Args:
-        model: A built and compiled Keras model. Of an `HWAModel`, or another model
-            around a model, the kernels in full precision are quantized, without its
-            own quantizers; layers that quantize on their own do so. It is not changed.
+        model: A built and compiled Keras model. Of a model that `to_hwa` converted,
+            the kernels in full precision are rounded, in place of what its quantizers
+            give; converters stay. Layers that were built with a quantizer of their
+            own keep it. The model is not changed.
         data: What to evaluate on, as in `robustness_curve`.
         bits: List of integers ≥ 2, the bits per weight.
         skip: Layers that keep their precision, as in `hwa_keras.to_hwa`. Defaults to
@@ -172,8 +169,8 @@ def quantization_curve(
         the spread.
 
     Raises:
-        ValueError: If the model is not compiled, the data is empty or an argument is
-            out of its range.
+        ValueError: If the model is not compiled or is a chip, no kernel is left to
+            round, the data is empty or an argument is out of its range.
 
     Example:
         >>> model = keras.Sequential([
@@ -196,31 +193,51 @@ def quantization_curve(
             f"`bits` must be one or more integers ≥ 2. Received: bits={bits}."
         )
     check_compiled(model, model)
-    hwa = to_hwa(
-        model.innermost if isinstance(model, ModelWrapper) else model,
-        skip=skip,
-        verbose=0,
-    )
-    chip, kernels = blank_chip(hwa, Exact(), "none", "off")
-    # An optimizer is never used: nothing trains.
-    chip.compile_from_config({**model.get_compile_config(), "optimizer": "sgd"})
-    chosen = {id(variable) for variable in hwa.kernels}
-    weights = chip.structure.weights
+    twin = replicate(model)
+    rounded, quantized = _kernels_to_round(twin, skip)
+    for kernel in quantized:
+        kernel.variable.assign(kernel.target())
+    exact = [(kernel.variable, kernel.variable.numpy()) for kernel in rounded]
     data = evaluable(data, batch_size)
     bar = progress_bar(len(bits), verbose)
     samples = {}
     for b in bits:
         quantizer = Uniform(levels=2 ** (b - 1), scale="max")
-        rounded = [
-            quantizer(kernel) if id(weights[tile.index]) in chosen else kernel
-            for tile, kernel in zip(chip.tiles, kernels, strict=True)
-        ]
-        chip.write(rounded, 0)
-        found = chip.evaluate(**data, return_dict=True, verbose=0)
+        for variable, value in exact:
+            variable.assign(quantizer(value))
+        with hardware_mode(kernels="final"):
+            found = twin.evaluate(**data, return_dict=True, verbose=0)
         metric = chosen_metric(metric, found)
         samples[int(b)] = {key: [value] for key, value in found.items()}
         bar.add(1)
     return Curve(model.name, "bits per weight", metric, samples)
+
+
+def _kernels_to_round(model, skip):
+    """A pair of lists of `Kernel`s: those to round, and those quantized in layers."""
+    if getattr(model, "is_chip", False):
+        raise ValueError(
+            f"'{model.name}' is a chip, whose kernels are what its devices hold. Give "
+            "the model that was programmed."
+        )
+    model = getattr(model, "innermost", model)
+    kernels = kernels_of(model)
+    skipped = resolved_skip(skip, kernels)
+    # `to_hwa` lists there what it has found on hardware already.
+    built_so = dict(model.digital) if isinstance(model, HardwareModel) else None
+    rounded, quantized = [], []
+    for kernel in kernels:
+        own = built_so is None or kernel.layer_path in built_so
+        if kernel.quantizer is not None and own:
+            quantized.append(kernel)
+        elif not kernel.digital and not any(matched(kernel) for matched, _ in skipped):
+            rounded.append(kernel)
+    if not rounded:
+        raise ValueError(
+            f"The model '{model.name}' has no kernel left to round: `skip` and layers "
+            f"with quantizers of their own leave none. Received: skip={skip!r}."
+        )
+    return rounded, quantized
 
 
 @dataclass(frozen=True)

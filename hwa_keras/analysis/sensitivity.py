@@ -1,13 +1,9 @@
 """Sensitivity: which layers must be reliable, and which need not be."""
 
 from hwa_keras.analysis.curve import Curve
-from hwa_keras.analysis.variation import (
-    Exact,
-    Variation,
-    checked_noise,
-    measured,
-    noises_of,
-)
+from hwa_keras.analysis.variation import Exact, Variation, checked_noise, measured
+from hwa_keras.core.checks import check_not_negative
+from hwa_keras.core.kernels import distinct
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.sweep import (
@@ -16,9 +12,7 @@ from hwa_keras.deployment.sweep import (
     evaluable,
     progress_bar,
 )
-from hwa_keras.devices.device import check_not_negative
-from hwa_keras.devices.sram import check_error_rate
-from hwa_keras.kernels import distinct
+from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
 from hwa_keras.statistics import check_count
 
@@ -52,9 +46,8 @@ def layer_sensitivity(
     is probed. All evaluations share one compiled graph.
 
     Args:
-        model: A built and compiled Keras model, as `hwa_keras.program` takes it: of
-            an `HWAModel` or a model with hardware layers the kernels are those
-            quantized as in training. It is not changed.
+        model: A built and compiled Keras model, as `hwa_keras.program` takes it:
+            kernels on hardware are those quantized as in training. It is not changed.
         data: What to evaluate on: a pair of arrays `(x, y)`, or anything else that
             `model.evaluate` takes as one argument, such as a batched
             `tf.data.Dataset`.
@@ -109,14 +102,14 @@ def layer_sensitivity(
     """
     check_count(repeats=repeats)
     noise, quantity = _checked(noise, p_base, p_probe)
-    chip, kernels = blank_chip(model, Exact(), "none", "off")
+    chip = blank_chip(model, Exact(), "none", "off", verbose=verbose)
     check_compiled(chip, model)
-    variation = Variation(kernels, noises_of(chip, model, noise))
+    variation = Variation(chip, noise)
     unit = _P if noise is _bit_flips else 1.0
     data = evaluable(data, batch_size)
     if calibration is not None:
         calibration = calibration_batches(calibration)
-    paths = distinct(tile.path_in_model for tile in chip.tiles)
+    paths = distinct(kernel.path for kernel in chip.programmed_kernels())
     found = {level: [] for level in (f"all at {p_base:g}", *paths)}
     bar = progress_bar(len(found) * repeats, verbose)
     for chip_seed in range(seed, seed + repeats):
@@ -146,9 +139,9 @@ def _checked(noise, p_base, p_probe):
     return noise, f"kernel at scale {p_probe:g} of {name}, others at {p_base:g}"
 
 
-def _bit_flips(path, quantizer, trained):
+def _bit_flips(kernel):
     """Flips of the bits of a kernel, stored as its own `BitFlip` has them."""
-    noise = (bit_flip_of(trained) or BitFlip(_P)).for_kernel(path, quantizer)
+    noise = (bit_flip_of(kernel.noise) or BitFlip(_P)).for_kernel(kernel)
     noise.p.assign(_P)
     noise.scale.assign(1.0)
     return noise

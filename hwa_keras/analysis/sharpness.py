@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from hwa_keras import backend
+from hwa_keras.core.substitution import stateless
 from hwa_keras.statistics import check_count, estimate
-from hwa_keras.substitution import stateless
 from hwa_keras.training.perturbation import SCALED, Perturbation
 
 __all__ = ["m_sharpness"]
@@ -19,7 +19,7 @@ def m_sharpness(
     The mean over batches S of m examples of L_S(W + ε) − L_S(W), where L_S is the mean
     loss of a batch and ε its own worst perturbation to first order, as a
     `SharpnessAwareModel` looks for it. The model is evaluated as at inference: moving
-    statistics, no dropout and no noise. Of an `HWAModel` the trained weights behind the
+    statistics, no dropout and no noise. On hardware, the trained weights behind the
     quantized ones are moved.
 
     Args:

@@ -6,16 +6,8 @@ import numpy as np
 import scipy.linalg
 from keras import ops
 
-from hwa_keras.kernels import (
-    check_selector,
-    distinct,
-    equipment,
-    find_kernels,
-    matches,
-    quantized_kernels,
-)
+from hwa_keras.core.kernels import check_selector, distinct, kernels_of, matches
 from hwa_keras.statistics import check_count
-from hwa_keras.wrapper import ModelWrapper
 
 __all__ = ["singular_values", "spectrum", "unfold"]
 
@@ -95,7 +87,7 @@ def spectrum(model, layer=None, mode=-1, count=10, quantized=False):
     """Compute the leading singular values of the kernels of a model.
 
     Args:
-        model: A built Keras model, an `HWAModel` or another model around a model.
+        model: A built Keras model, its layers on hardware or not.
         layer: Which kernels: a layer's name or path, in which `*` and `?` are
             wildcards; a layer class; a function from a layer to a bool; or None for
             all.
@@ -132,32 +124,26 @@ def spectrum(model, layer=None, mode=-1, count=10, quantized=False):
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.5 and figure
           4.7.
     """
-    kernels = kernels_of(model)
-    chosen = selected(kernels, layer)
-    found = spectra_of(model, [kernels[i] for i in chosen], mode, count, quantized)
+    kernels = named_kernels(model)
+    chosen = selected(list(kernels.values()), layer)
+    kernels = {name: k for name, k in kernels.items() if k in chosen}
+    found = spectra_of(model, kernels.values(), mode, count, quantized)
+    return dict(zip(kernels, found, strict=True))
+
+
+def named_kernels(model):
+    """{name: `Kernel`} of a model, or of the one inside it, or a `ValueError`."""
+    kernels = kernels_of(getattr(model, "innermost", model))
     names = distinct(kernel.path for kernel in kernels)
-    return {names[i]: values for i, values in zip(chosen, found, strict=True)}
-
-
-def kernels_of(model):
-    """The kernels of a model, or of the one inside it, or a `ValueError`."""
-    inner = model.innermost if isinstance(model, ModelWrapper) else model
-    kernels = find_kernels(inner)[0]
-    if not kernels:
-        raise ValueError(
-            f"The model '{model.name}' has no kernels. Kernels are weights of two or "
-            "more dimensions named '...kernel'; a model that is not built has none: "
-            "call it once on a batch of inputs first."
-        )
-    return kernels
+    return dict(zip(names, kernels, strict=True))
 
 
 def selected(kernels, layer):
-    """The positions of the kernels that a selector means."""
+    """The kernels that a selector means."""
     if layer is None:
-        return list(range(len(kernels)))
+        return kernels
     check_selector(layer, kernels)
-    found = [i for i, kernel in enumerate(kernels) if matches(layer, kernel)]
+    found = [kernel for kernel in kernels if matches(layer, kernel)]
     if not found:
         raise ValueError(
             f"`layer` selects no layer with a kernel. Received: layer={layer!r}. "
@@ -169,20 +155,16 @@ def selected(kernels, layer):
 def spectra_of(model, kernels, mode, count, quantized):
     """The singular values of each of some kernels of a model."""
     check_count(count=count)
-    values = {id(kernel.variable): kernel.variable.value for kernel in kernels}
-    if quantized:
-        equipped = equipment(model)
-        if not any(equipped.get(key, (None,))[0] for key in values):
-            raise ValueError(
-                f"None of the kernels asked for of the model '{model.name}' has a "
-                "quantizer. Leave `quantized` at False, or give the model that has "
-                "them, such as the HWAModel."
-            )
-        values.update((id(kernel), value) for kernel, value in quantized_kernels(model))
+    if quantized and not any(kernel.quantizer is not None for kernel in kernels):
+        raise ValueError(
+            f"None of the kernels asked for of the model '{model.name}' has a "
+            "quantizer. Leave `quantized` at False, or give a model whose layers are "
+            "on hardware with quantizers."
+        )
     found = []
     for kernel in kernels:
+        tensor = kernel.target() if quantized else kernel.variable.value
         try:
-            tensor = values[id(kernel.variable)]
             found.append(singular_values(tensor, mode, count))
         except ValueError as error:
             raise ValueError(f"The kernel '{kernel.path}': {error}") from error

@@ -7,7 +7,7 @@ import numpy as np
 import rich.table
 import scipy.stats
 
-from hwa_keras.analysis.spectrum import kernels_of, selected, spectra_of
+from hwa_keras.analysis.spectrum import named_kernels, selected, spectra_of
 from hwa_keras.deployment.result import (
     Result,
     finish,
@@ -15,7 +15,6 @@ from hwa_keras.deployment.result import (
     next_color,
     without_nan,
 )
-from hwa_keras.kernels import distinct
 
 __all__ = ["Difference", "SpectrumComparison", "compare_spectra"]
 
@@ -242,17 +241,19 @@ def compare_spectra(
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.5 and figure
           4.8 (the ten largest, of the last layer but one).
     """
-    names, shapes, chosen, sets = [], None, [], []
+    chosen, shapes, sets = {}, None, []
     for which, models in {"first": first, "second": second}.items():
         found = []
         for model in _models(which, models):
-            kernels = kernels_of(model)
+            named = named_kernels(model)
+            kernels = list(named.values())
             if shapes is None:
-                shapes = [tuple(kernel.variable.shape) for kernel in kernels]
-                chosen = selected(kernels, layer)
-                names = distinct(kernel.path for kernel in kernels)
+                shapes = [kernel.view.shape for kernel in kernels]
+                meant = selected(kernels, layer)
+                chosen = {n: i for i, n in enumerate(named) if named[n] in meant}
             _check_shapes(kernels, shapes, which)
-            kernels = [kernels[i] for i in chosen]
+            # Kernels of different models belong together by their order.
+            kernels = [kernels[i] for i in chosen.values()]
             found.append(spectra_of(model, kernels, mode, count, quantized))
         if len(found) < 2:
             raise ValueError(
@@ -260,7 +261,7 @@ def compare_spectra(
                 f"Received: {len(found)}."
             )
         by_kernel = [np.stack(values) for values in zip(*found, strict=True)]
-        sets.append(dict(zip((names[i] for i in chosen), by_kernel, strict=True)))
+        sets.append(dict(zip(chosen, by_kernel, strict=True)))
     return SpectrumComparison(sets[0], sets[1], mode, equal_var)
 
 
@@ -297,7 +298,7 @@ def _models(which, models):
 
 
 def _check_shapes(kernels, shapes, which):
-    found = [tuple(kernel.variable.shape) for kernel in kernels]
+    found = [kernel.view.shape for kernel in kernels]
     if found != shapes:
         raise ValueError(
             f"All models must have one architecture, and a model in `{which}` has "

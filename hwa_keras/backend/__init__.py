@@ -10,7 +10,9 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from hwa_keras.backend.tensorflow import (
         batched,
+        container_wrapper,
         fuse,
+        is_symbolic,
         replica_id,
         replicas,
         traced,
@@ -19,7 +21,9 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from hwa_keras.backend.jax import (
         batched,
+        container_wrapper,
         fuse,
+        is_symbolic,
         replica_id,
         replicas,
         traced,
@@ -35,7 +39,9 @@ else:
 
 __all__ = [
     "batched",
+    "container_wrapper",
     "fuse",
+    "is_symbolic",
     "replica_id",
     "replicas",
     "traced",

@@ -36,3 +36,13 @@ def value_and_gradient(function, tensors):
         part with respect to the tensors.
     """
     return jax.value_and_grad(function, has_aux=True)(tensors)
+
+
+def container_wrapper(x):
+    """None: lists and dictionaries that are attributes stay as they are."""
+    return None
+
+
+def is_symbolic(x):
+    """Whether a tensor belongs to a function that is being traced."""
+    return isinstance(x, jax.core.Tracer)

@@ -56,3 +56,15 @@ def value_and_gradient(function, tensors):
     gradients = tape.gradient(value[0], tensors)
     # Gathers, as in embeddings, give a sparse gradient.
     return value, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+
+def container_wrapper(x):
+    """What wraps lists and dictionaries that are attributes, as it did x, or None."""
+    tracking = tf.__internal__.tracking
+    wrapped = type(x).__module__.startswith("tensorflow")
+    return tracking.wrap if wrapped else None
+
+
+def is_symbolic(x):
+    """Whether a tensor belongs to a graph that is being traced."""
+    return tf.is_symbolic_tensor(x)

@@ -1,6 +1,7 @@
 """Deployment: chips, drift sweeps and exported artefacts."""
 
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
+from hwa_keras.deployment.calibration import calibrate
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.export import export, export_tflite, verify_export
 from hwa_keras.deployment.programming import program
@@ -12,6 +13,7 @@ __all__ = [
     "Chip",
     "DriftResult",
     "adapt_batchnorm",
+    "calibrate",
     "drift_sweep",
     "export",
     "export_tflite",

@@ -1,18 +1,17 @@
 """adapt_batchnorm: statistics that fit the chip as it is now (AdaBS)."""
 
-import contextlib
 import functools
 import itertools
 
 import keras
 from keras import ops
 
-from hwa_keras import backend, random
-from hwa_keras.deployment.chip import Chip
-from hwa_keras.layers import HardwareLayer
-from hwa_keras.model import HWAModel
-from hwa_keras.noise import OutputNoise
-from hwa_keras.substitution import stateless
+from hwa_keras import backend
+from hwa_keras.core import random
+from hwa_keras.core.keras_private import become
+from hwa_keras.core.modes import hardware_mode
+from hwa_keras.core.replica import replicate
+from hwa_keras.core.substitution import stateless
 
 __all__ = ["adapt_batchnorm", "calibration_batches", "reestimate"]
 
@@ -32,13 +31,12 @@ def adapt_batchnorm(model, calibration, momentum=None, batches=13, batch_size=20
     It takes no labels and no gradients, and changes nothing else: all other layers
     are as at inference (no dropout). A `Chip` runs as it is, at its time `t` and with
     its read noise, and the statistics are its own copies; `Chip.write` undoes the
-    change. An `HWAModel`, and a model with hardware layers, draws its training noise
-    anew for each batch. Of any Keras model, frozen batch-norm layers are re-estimated
-    too.
+    change. A model with hardware layers draws its training noise anew for each batch.
+    Of any Keras model, frozen batch-norm layers are re-estimated too.
 
     Args:
-        model: A built Keras model with batch normalization: a `Chip`, an `HWAModel`
-            or any other. It is changed in place.
+        model: A built Keras model with batch normalization: a `Chip` or any
+            other. It is changed in place.
         calibration: Inputs, best in random order: an array, or arrays in a list or
             dictionary for a model with several inputs; or a dataset or other iterable
             of batches, of inputs or of tuples `(inputs, targets)`.
@@ -92,7 +90,7 @@ def calibration_batches(calibration, batches=13, batch_size=200):
         List of tensors, or of nested structures of them: one per batch.
     """
     for name, value in (("batches", batches), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(
                 f"`{name}` must be an integer ≥ 1. Received: {name}={value!r}."
             )
@@ -174,21 +172,22 @@ def _key(model):
 class _Calibration:
     """One batch's move of the statistics of a model, compiled.
 
-    A plain object: as an attribute of the model it is neither tracked nor exported.
+    It runs a second structure around the model's variables, whose batch-norm layers
+    move; the model's own layers are left as they are. A plain object: as an attribute
+    of the model it is neither tracked nor exported.
     """
 
     def __init__(self, model):
-        structure = model.structure if isinstance(model, Chip) else model
-        if not structure.built:
+        if not model.built:
             raise ValueError(
                 f"The model '{model.name}' is not built. Call it once on a batch of "
                 "inputs first."
             )
-        self.model = model
         self.key = _key(model)
+        self.twin = replicate(model, share_variables=True)
         self.layers = [
             layer
-            for layer in structure._flatten_layers()
+            for layer in self.twin._flatten_layers()
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
         if not self.layers:
@@ -196,14 +195,21 @@ class _Calibration:
                 f"The model '{model.name}' has no BatchNormalization layers, so there "
                 "are no statistics to adapt."
             )
-        copies = model.digital_pairs() if isinstance(model, Chip) else []
-        own = {id(weight): copy for weight, copy in copies}
+        for layer in self.layers:
+            become(layer, _moving(type(layer)))
+            # A frozen layer normalizes with its moving statistics, and batch
+            # renormalization with those and the batch's.
+            layer._trainable, layer.renorm = True, False
         self.statistics = [
-            own.get(id(variable), variable)
+            variable
             for layer in self.layers
             for variable in (layer.moving_mean, layer.moving_variance)
         ]
-        self.seeds = [v for v in model.variables if random.is_seed_state(v)]
+        self.seeds = [
+            v
+            for v in model.variables
+            if random.is_seed_state(v) or v.name == "read_seed"  # Of a chip's tile.
+        ]
         moving = {id(variable) for variable in self.statistics + self.seeds}
         self.fixed = [w for w in model.weights if id(w) not in moving]
         # A partial: TensorFlow counts the traces of a method of all objects together.
@@ -223,95 +229,26 @@ class _Calibration:
         """The statistics and seeds after a batch, as a pure function."""
         variables = self.statistics + self.seeds + self.fixed
         values = list(zip(variables, [*moving, *fixed], strict=True))
-        with contextlib.ExitStack() as stack:
-            if not isinstance(self.model, Chip):
-                _draw_noise(self.model, stack)
-            found = [_calibrate(layer, momentum, stack) for layer in self.layers]
+        for layer in self.layers:
+            dtype = keras.backend.result_type(layer.compute_dtype, "float32")
+            layer.momentum = ops.cast(momentum, dtype)
+        is_chip = getattr(self.twin, "is_chip", False)
+        with hardware_mode(kernels=None if is_chip else "noisy"):
             _, updates, _ = stateless(
-                self.model, values, lambda: self.model(inputs, training=False)
+                self.twin, values, lambda: self.twin(inputs, training=False)
             )
         assigned = {id(variable): new for variable, new in updates}
-        new = [
-            *(value for pair in found for value in pair or (None, None)),
-            *(assigned.get(id(variable)) for variable in self.seeds),
-        ]
         return [
-            old if value is None else value
-            for old, value in zip(moving, new, strict=True)
+            assigned.get(id(variable), old)
+            for variable, old in zip(variables, moving, strict=False)
         ]
 
 
-def _calibrate(layer, momentum, stack):
-    """Have a batch-norm layer move, and keep where it moved to.
+@functools.cache
+def _moving(cls):
+    """The class of batch-norm layers that move whatever the pass."""
 
-    Returns:
-        A list, empty until the layer is called: its moving mean and variance. They
-        are kept here because those of a chip are assigned in a scope of its own.
-    """
-    found = []
-    call = _in_training(layer.call)
+    def call(self, inputs, training=None, mask=None):
+        return cls.call(self, inputs, training=True, mask=mask)
 
-    def calibrating(*args, **kwargs):
-        outputs = call(*args, **kwargs)
-        found[:] = [layer.moving_mean.value, layer.moving_variance.value]
-        return outputs
-
-    dtype = keras.backend.result_type(layer.compute_dtype, "float32")
-    stack.enter_context(
-        _set(
-            layer,
-            call=calibrating,
-            momentum=ops.cast(momentum, dtype),
-            # A frozen layer normalizes with its moving statistics, and batch
-            # renormalization with those and the batch's.
-            _trainable=True,
-            renorm=False,
-        )
-    )
-    return found
-
-
-def _draw_noise(model, stack):
-    """Have a model draw the noise of training at inference."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, HWAModel):
-            change = {"quantized_kernels": _noisy_kernels(layer)}
-        elif isinstance(layer, HardwareLayer):
-            change = {
-                "run_on_hardware": _on_noisy_hardware(layer.run_on_hardware),
-                "convert_outputs": _on_noisy_hardware(layer.convert_outputs),
-            }
-        elif isinstance(layer, OutputNoise):
-            change = {"call": _in_training(layer.call)}
-        else:
-            continue
-        stack.enter_context(_set(layer, **change))
-
-
-def _noisy_kernels(model):
-    quantized_kernels = model.quantized_kernels
-    return lambda: model.perturbed(quantized_kernels())
-
-
-def _on_noisy_hardware(method):
-    return lambda given, training: method(given, True)
-
-
-def _in_training(call):
-    return lambda *args, **kwargs: call(*args, **{**kwargs, "training": True})
-
-
-@contextlib.contextmanager
-def _set(layer, **attributes):
-    """Give a layer other attributes for a while, methods included."""
-    before = {name: vars(layer)[name] for name in attributes if name in vars(layer)}
-    try:
-        for name, value in attributes.items():
-            setattr(layer, name, value)
-        yield
-    finally:
-        for name in attributes:
-            if name in before:
-                setattr(layer, name, before[name])
-            else:
-                vars(layer).pop(name, None)
+    return type(f"Moving{cls.__name__}", (cls,), {"call": call})

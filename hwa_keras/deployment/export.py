@@ -10,7 +10,10 @@ import rich.console
 import rich.table
 from keras import ops
 
+from hwa_keras.core.modes import hardware_mode
 from hwa_keras.deployment.chip import Chip
+from hwa_keras.deployment.signature import TIME, inputs_by_name, outputs_by_name
+from hwa_keras.devices.device import check_time
 
 __all__ = ["export", "export_tflite", "verify_export"]
 
@@ -24,8 +27,8 @@ def export(model, path, read_noise="off", overwrite=False, example=None, verbose
 
     Of any other Keras model, the signature `serve(x)` returns what
     `model(x, training=False)` does, with kernels of few distinct values packed: those
-    of an `HWAModel` or of hardware layers with a kernel quantizer, and those of any
-    layer that happens to have few. A byte
+    on hardware with a kernel quantizer, and those of any layer that happens to have
+    few. A byte
     holds k weights of n distinct values, where nᵏ ≤ 256: eight binary, five ternary,
     two 4-bit weights, one weight of up to 256 values; a scale per channel is taken out
     first where that helps. The graph unpacks them, to the same values, each time it
@@ -33,7 +36,10 @@ def export(model, path, read_noise="off", overwrite=False, example=None, verbose
     What was packed and what was not, and why, is printed and returned.
 
     Loading needs TensorFlow alone. A model with several inputs has each of them as an
-    argument, by its name, in place of `x`.
+    argument, by its name or its key in a dictionary, in place of `x`. A single output
+    is called `output`, and several by their layers' names or their keys. Stateful
+    recurrent layers begin at zero at each call. Keras's own `model.export` works as
+    well, on a chip as it is at its `t`.
 
     Args:
         model: A `Chip`, or any built Keras model.
@@ -131,70 +137,90 @@ def verify_export(path, model, x, times=None, read_noise="off"):
 
     Returns:
         The largest absolute difference of any output at any time, divided by the
-        largest magnitude of the original's outputs at that time.
+        largest magnitude of the original's at that time. Of outputs that are no
+        numbers: 0 if all are equal, else 1.
 
     Raises:
         FileNotFoundError: If there is no artefact at the path.
-        ValueError: If it was not exported from such a chip or model, or if `times`
-            are missing for a chip or given for a model.
+        ValueError: If it was not exported from such a chip or model; if an output is
+            NaN or infinite; or if `times` are missing or empty for a chip, or given for
+            a model.
     """
     _check_model(model, read_noise)
     from hwa_keras.deployment import export_tensorflow
 
     path = Path(path)
-    chip = isinstance(model, Chip)
-    if chip is (times is None):
+    moments = _moments(model, times, read_noise)
+    if not path.exists():
+        kind = "chip" if isinstance(model, Chip) else "model"
+        raise FileNotFoundError(f"There is no exported {kind} at '{path}'.")
+    inputs = inputs_by_name(model, x)
+    timed = [TIME] if isinstance(model, Chip) else []
+    serve = export_tensorflow.load(path, [*inputs, *timed])
+    differences = []
+    for time, mode in moments:
+        with hardware_mode(**mode):
+            outputs = export_tensorflow.run_fixed(model, x)
+        found = serve({**inputs, **time})
+        differences.append(_difference(found, outputs_by_name(model, outputs)))
+    return max(differences)
+
+
+def _moments(model, times, read_noise):
+    """Pairs (arguments of an artefact beside the inputs, the same as a mode)."""
+    if isinstance(model, Chip) is (times is None):
         raise ValueError(
             "`times` goes with a chip, which ages, as in times=[1.0, 3600.0], and with "
             f"nothing else. Received: times={times!r} and a {type(model).__name__}."
         )
-    if not path.exists():
-        raise FileNotFoundError(
-            f"There is no exported {'chip' if chip else 'model'} at '{path}'."
+    if times is None:
+        return [({}, {})]
+    seconds = [check_time(t) for t in np.ravel(list(times))]
+    if not seconds:
+        raise ValueError(
+            "`times` is empty, so that nothing would be compared. Give at least one "
+            "time, in seconds."
         )
-    names = export_tensorflow.input_names(model, x)
-    serve = export_tensorflow.load(path, [*names, "t"] if chip else names)
-    inputs = _by_name(names, x)
-    if not chip:
-        return _difference(serve(inputs), model(x, training=False))
-    draws = _draws(model, read_noise)
-    differences = [0.0]
-    for t in times:
-        seconds = ops.convert_to_tensor(t, dtype="float32")
-        expected = model.run(model.kernels_at(seconds, draws), x)
-        found = serve({**inputs, "t": np.float32(t)})
-        differences.append(_difference(found, expected))
-    return max(differences)
+    return [
+        (
+            {TIME: np.float32(t)},
+            {"time": ops.cast(t, "float32"), "read_noise": read_noise},
+        )
+        for t in seconds
+    ]
 
 
-def _by_name(names, x):
-    if isinstance(x, dict):
-        return x
-    return dict(zip(names, keras.tree.flatten(x), strict=True))
+def _difference(found, expected):
+    """The largest difference of outputs by name, relative to the largest expected."""
+    if set(found) != set(expected):
+        raise ValueError(
+            f"The artefact has the outputs {sorted(found)}, and the original has "
+            f"{sorted(expected)}. Compare it with what it was exported from."
+        )
+    return max(_distance(name, found[name], expected[name]) for name in expected)
 
 
-def _difference(found, outputs):
-    """The largest difference of found outputs by name, relative to the largest."""
-    from hwa_keras.deployment import export_tensorflow
-
-    differences = []
-    for name, y in export_tensorflow.named_outputs(outputs).items():
-        y = ops.convert_to_numpy(y)
-        scale = max(float(np.max(np.abs(y))), np.finfo("float32").tiny)
-        differences.append(float(np.max(np.abs(found[name] - y))) / scale)
-    return max(differences)
-
-
-def _draws(chip, read_noise):
-    """Constant random numbers for the graph: an artefact draws none of its own."""
-    if read_noise == "off":
-        return [(None, None)] * len(chip.tiles)
-    if read_noise == "frozen":
-        return [tile.frozen_draws() for tile in chip.tiles]
-    raise ValueError(
-        "`read_noise` of an artefact must be 'off' or 'frozen' (one draw, kept as "
-        f"constants). Received: read_noise={read_noise!r}."
-    )
+def _distance(name, found, expected):
+    expected = ops.convert_to_numpy(expected)
+    if found.shape != expected.shape or not expected.size:
+        raise ValueError(
+            f"The output '{name}' of the artefact has the shape {found.shape}, that of "
+            f"the original {expected.shape}: they must be equal, and not empty."
+        )
+    if expected.dtype.kind in "OSU":  # Text is equal or not.
+        return float(np.any(found != expected))
+    found, expected = found.astype("float64"), expected.astype("float64")
+    if not np.all(np.isfinite([found, expected])):
+        broken = [
+            f"{np.sum(~np.isfinite(y))} of {y.size} values of {who}"
+            for who, y in (("the artefact", found), ("the original", expected))
+        ]
+        raise ValueError(
+            f"The output '{name}' is not finite: {' and '.join(broken)} are NaN or "
+            "infinite, so that there is no difference to measure."
+        )
+    largest = max(np.max(np.abs(expected)), np.finfo("float32").tiny)
+    return float(np.max(np.abs(found - expected)) / largest)
 
 
 def _check_model(model, read_noise):
@@ -207,6 +233,11 @@ def _check_model(model, read_noise):
         raise ValueError(
             "`read_noise` goes with a chip, as `hwa_keras.program` makes it. Received: "
             f"read_noise={read_noise!r} and a {type(model).__name__}."
+        )
+    if read_noise not in ("off", "frozen"):
+        raise ValueError(
+            "`read_noise` of an artefact must be 'off' or 'frozen' (one draw, kept as "
+            f"constants). Received: read_noise={read_noise!r}."
         )
     if not model.built:
         raise ValueError(
@@ -228,8 +259,7 @@ def _tensorflow_writer(model, read_noise, example):
     from hwa_keras.deployment import export_tensorflow
 
     if isinstance(model, Chip):
-        draws = _draws(model, read_noise)
-        return export_tensorflow.chip_writer(model, draws, example), None
+        return export_tensorflow.chip_writer(model, read_noise, example), None
     return export_tensorflow.model_writer(model, example)
 
 
@@ -251,11 +281,12 @@ def _table(model, stored):
         how = f"{kernel.digits} per byte, of {kernel.values} values"
         how += " × scale" if kernel.scaled else ""
         shape = " × ".join(map(str, kernel.shape))
+        plain = "floats" if kernel.nbytes == kernel.float_nbytes else "as it is"
         table.add_row(
             kernel.path,
             shape,
             f"{kernel.nbytes:,}",
-            f"[dim]floats: {kernel.reason}[/dim]" if kernel.reason else how,
+            f"[dim]{plain}: {kernel.reason}[/dim]" if kernel.reason else how,
         )
     return table
 

@@ -8,14 +8,21 @@ import numpy as np
 import tensorflow as tf
 from keras import ops, tree
 
-from hwa_keras.deployment.chip import Chip
+from hwa_keras.core.kernels import find_kernels
+from hwa_keras.core.modes import hardware_mode
+from hwa_keras.core.random import is_seed_state
+from hwa_keras.core.substitution import recurrent_states, stateless, untracked_states
 from hwa_keras.deployment.packing import StoredKernel, pack
-from hwa_keras.kernels import find_kernels
-from hwa_keras.model import HWAModel
-from hwa_keras.substitution import final_kernels, stateless
+from hwa_keras.deployment.signature import (
+    SIGNATURE,
+    TIME,
+    input_names,
+    outputs_by_name,
+    own_inputs,
+)
+from hwa_keras.noise import Noise
 
-SIGNATURE = "serve"
-TIME = "t"
+__all__ = ["Writer", "chip_writer", "load", "model_writer", "run_fixed"]
 
 
 class Writer:
@@ -47,24 +54,23 @@ class Writer:
             Path(path).write_bytes(converter.convert())
 
 
-def chip_writer(chip, draws, example=None):
+def chip_writer(chip, read_noise, example=None):
     """A writer of a chip, whose signature takes the time.
 
     Args:
         chip: A `Chip`.
-        draws: Per tile, the constant random numbers of its reads.
+        read_noise: `"off"`, or `"frozen"` for the draw that the chip keeps.
         example: A batch of inputs, for a model that does not know its inputs itself.
     """
-    _check_draws_nothing(chip.structure)
-    module = tf.Module()
-    # The chip's own variables, and nothing of the model it was made from.
-    module.weights = [v.value for v in chip.variables]
+    _check_draws_nothing(chip)
+    if read_noise == "frozen":
+        for tile in chip.tiles:
+            tile.frozen_draws()  # Here, not in the graph: constants of it.
 
-    def run(inputs, t):
-        return chip.run(chip.kernels_at(t, draws), inputs)
+    def mode(t):
+        return {"time": t, "read_noise": read_noise}
 
-    module.serve = _serve_function(run, chip.structure, example, timed=True)
-    return Writer(module)
+    return Writer(_module(chip, [], mode, example, timed=True))
 
 
 def model_writer(model, example=None):
@@ -77,44 +83,80 @@ def model_writer(model, example=None):
     Returns:
         A pair: a `Writer` and a list of `StoredKernel`s.
     """
-    structure = structure_of(model)
-    _check_draws_nothing(structure)
+    _check_draws_nothing(model)
     kernels, stored = _kernels_of(model)
-    on_file = {id(variable) for variable, _ in kernels}
-    kept = [w for w in structure.weights if id(w) not in on_file]
-    function = _serve_model(structure, kernels, kept, example)
-    needed = _read_by(function)
-    if not all(id(w.value) in needed for w in kept):
-        # What only training uses, such as scales of quantizers and noises.
-        kept = [w for w in kept if id(w.value) in needed]
-        function = _serve_model(structure, kernels, kept, example)
+
+    def mode():
+        return {"kernels": "final"}
+
+    return Writer(_module(model, kernels, mode, example, timed=False)), stored
+
+
+def run_fixed(model, inputs, values=()):
+    """The outputs of a model at inference, as a pure function that an artefact is.
+
+    Stateful recurrent layers begin at zero, and what layers draw at inference is the
+    same at each call. Nothing of the model is assigned.
+
+    Args:
+        model: A Keras model.
+        inputs: What it takes.
+        values: List of pairs (variable, tensor in its place).
+    """
+    zeros = [(v, ops.zeros(v.shape, v.dtype)) for v in _states(model)]
+    return stateless(model, [*values, *zeros], lambda: model(inputs, training=False))[0]
+
+
+def _states(model):
+    """The variables that calls of a model change."""
+    return [*recurrent_states(model), *filter(is_seed_state, model.variables)]
+
+
+def _module(model, kernels, mode, example, timed):
+    """A `tf.Module` with the function `serve` and the variables that it reads.
+
+    Args:
+        model: A Keras model.
+        kernels: List of pairs (variable, what computes its kernel in a graph).
+        mode: Function of the time, if it is timed, to what `hardware_mode` takes.
+        example: A batch of inputs, or None.
+        timed: Bool. Whether `serve` takes the time.
+    """
+    elsewhere = {id(v) for v in [*_states(model), *(v for v, _ in kernels)]}
+    own = [*model.variables, *untracked_states(model)]
+    own = [v for v in own if id(v) not in elsewhere]
+
+    def traced(absent):
+        run = _runner(model, kernels, absent, mode)
+        return _serve_function(run, model, example, timed)
+
+    needed = _read_by(traced([]))
+    # What only training uses, such as metrics and scales of quantizers.
+    function = traced([v for v in own if id(v.value) not in needed])
     module = tf.Module()
-    module.weights = [w.value for w in kept]
     module.kernels = [kernel for _, kernel in kernels]
+    packed = {id(v) for kernel in module.kernels for v in kernel.variables}
+    module.weights = [v for v in function.graph.variables if id(v) not in packed]
+    module.resources = _resources(model)
     module.serve = function
-    return Writer(module), stored
+    return module
 
 
-def _serve_model(structure, kernels, kept, example):
-    """A concrete function that has no variables but those of kernels and `kept`."""
-    known = {id(variable) for variable in [*kept, *(v for v, _ in kernels)]}
-    absent = [v for v in structure.variables if id(v) not in known]
+def _runner(model, kernels, absent, mode):
+    """A function of inputs, and of the time, to outputs."""
 
-    def run(inputs):
+    def run(inputs, **time):
         first = tree.flatten(inputs)[0]
         # Zero, though the TensorFlow Lite converter does not see it: what depends on
         # constants alone it computes, and writes as floats.
-        zero = tf.minimum(tf.shape(first)[0], 0)
+        zero = tf.minimum(tf.shape(first)[0], 0) if kernels else 0
         tables = {}
         values = [(variable, kernel(zero, tables)) for variable, kernel in kernels]
-        values += [(w, w.value) for w in kept]
         values += [(v, ops.zeros(v.shape, v.dtype)) for v in absent]
-        with final_kernels():
-            return stateless(
-                structure, values, lambda: structure(inputs, training=False)
-            )[0]
+        with hardware_mode(**mode(**time)):
+            return run_fixed(model, inputs, values)
 
-    return _serve_function(run, structure, example, timed=False)
+    return run
 
 
 def _read_by(function):
@@ -132,9 +174,16 @@ def _read_by(function):
     return {id(v) for v in graph.variables if id(v.handle) in handles}
 
 
+def _resources(model):
+    """What a graph needs beside variables, such as tables of lookup layers."""
+    parts = tf.train.TrackableView(model).descendants()
+    kind = tf.saved_model.experimental.TrackableResource
+    return [part for part in parts if isinstance(part, kind)]
+
+
 def _check_draws_nothing(model):
     for layer in model._flatten_layers():
-        if getattr(layer, "always", False):
+        if isinstance(layer, Noise) and layer.always:
             raise ValueError(
                 f"'{layer.name}' of '{model.name}' adds noise at inference, too "
                 "(always=True), and an artefact draws no random numbers. Set its "
@@ -144,53 +193,41 @@ def _check_draws_nothing(model):
 
 def _kernels_of(model):
     """Pairs (variable, what computes its kernel in a graph), and `StoredKernel`s."""
-    structure = structure_of(model)
-    owners = _owners(model)
-    with keras.StatelessScope():  # Metrics of the quantizers stay as they are.
-        quantized = {id(k): w for owner in owners for k, w in owner.quantized_kernels()}
-    scales = _scales(owners)
     kernels, stored = [], []
-    for kernel in find_kernels(structure)[0]:
-        variable = kernel.variable
-        value = ops.convert_to_numpy(quantized.get(id(variable), variable.value))
+    for kernel in find_kernels(model)[0]:
+        with keras.StatelessScope():  # Metrics of the quantizers stay as they are.
+            value = ops.convert_to_numpy(kernel.target())
         sizes = kernel.path, value.shape
-        try:
-            packed = pack(value, scales.get(id(variable), ()))
-        except ValueError as error:
-            kernels.append((variable, _Floats(value)))
+        if kernel.digital:  # The codes of Keras's own quantization.
+            reason = kernel.digital
             stored.append(
-                StoredKernel(*sizes, value.nbytes, value.nbytes, reason=str(error))
+                StoredKernel(*sizes, value.nbytes, 4 * value.size, reason=reason)
             )
             continue
-        kernels.append((variable, _Unpacked(packed)))
-        stored.append(
-            StoredKernel(
-                *sizes,
-                packed.nbytes,
-                value.nbytes,
-                len(packed.values),
-                packed.digits,
-                packed.scale is not None,
+        try:
+            packed = pack(value, _scales(kernel, value))
+        except ValueError as error:
+            kernels.append((kernel.variable, _Floats(value)))
+            reason = str(error)
+            stored.append(
+                StoredKernel(*sizes, value.nbytes, value.nbytes, reason=reason)
             )
-        )
+            continue
+        kernels.append((kernel.variable, _Unpacked(packed)))
+        numbers = len(packed.values), packed.digits, packed.scale is not None
+        nbytes = packed.nbytes, value.nbytes
+        stored.append(StoredKernel(*sizes, *nbytes, *numbers))
     return kernels, stored
 
 
-def _owners(model):
-    """What quantizes kernels: hardware models and layers."""
-    layers = model._flatten_layers()
-    return [x for x in layers if hasattr(x, "quantized_kernels") and x.built]
-
-
-def _scales(owners):
-    """What the quantizer of each kernel has learned, by the id of the kernel."""
-    return {
-        id(kernel): [ops.convert_to_numpy(v) for v in getattr(quantizer, "weights", ())]
-        for owner in owners
-        for kernel, quantizer in zip(
-            owner.kernels, owner.kernel_quantizers, strict=True
-        )
-    }
+def _scales(kernel, value):
+    """What the quantizer of a kernel has learned, and the largest of each column."""
+    learned = getattr(kernel.quantizer, "weights", ())
+    scales = [ops.convert_to_numpy(variable) for variable in learned]
+    if kernel.view.columns != (value.ndim - 1,):
+        largest = np.max(np.abs(value), axis=kernel.view.rows, keepdims=True)
+        scales.append(largest)
+    return scales
 
 
 class _Floats(tf.Module):
@@ -233,13 +270,6 @@ class _Unpacked(tf.Module):
         return tf.transpose(weights, [*range(1, rank), 0])
 
 
-def structure_of(model):
-    """The Keras model that runs inside a chip, an `HWAModel` or, itself, any other."""
-    if isinstance(model, Chip):
-        return model.structure
-    return model.model if isinstance(model, HWAModel) else model
-
-
 def _serve_function(run, model, example, timed):
     """A concrete function serve(x), or with each input by name in place of x.
 
@@ -247,8 +277,9 @@ def _serve_function(run, model, example, timed):
     """
     structure = _input_structure(model, example)
     names = input_names(model, example)
+    fixed = bool(recurrent_states(model))  # Their states are of one batch size.
     specs = {
-        name: tf.TensorSpec((None, *tuple(spec.shape)[1:]), spec.dtype, name=name)
+        name: tf.TensorSpec(_batch_shape(spec, fixed), spec.dtype, name=name)
         for name, spec in zip(names, tree.flatten(structure), strict=True)
     }
     if timed and TIME in specs:
@@ -259,52 +290,29 @@ def _serve_function(run, model, example, timed):
 
     def serve(**arguments):
         flat = [arguments.pop(name) for name in names]
-        return named_outputs(run(tree.pack_sequence_as(structure, flat), **arguments))
+        outputs = run(tree.pack_sequence_as(structure, flat), **arguments)
+        return outputs_by_name(model, outputs)
 
     if timed:
         specs[TIME] = tf.TensorSpec((), tf.float32, name=TIME)
     return tf.function(serve, autograph=False).get_concrete_function(**specs)
 
 
-def named_outputs(outputs):
-    """The outputs of a model by the names that they have in the signature."""
-    if isinstance(outputs, dict):
-        return dict(outputs)
-    flat = tree.flatten(outputs)
-    if len(flat) == 1:
-        return {"output": flat[0]}
-    return {f"output_{i}": y for i, y in enumerate(flat)}
-
-
-def _own_inputs(model):
-    if getattr(model, "inputs", None) is None:
-        return None
-    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+def _batch_shape(spec, fixed):
+    shape = tuple(spec.shape)
+    return shape if fixed else (None, *shape[1:])
 
 
 def _input_structure(model, example):
     if example is not None:
         return tree.map_structure(tf.convert_to_tensor, example)
-    structure = _own_inputs(model)
+    structure = own_inputs(model)
     if structure is None:
         raise ValueError(
             f"The model '{model.name}' is subclassed and does not know the shapes of "
             "its inputs. Pass example=x, a batch of inputs."
         )
     return structure
-
-
-def input_names(model, example):
-    """The names of a model's inputs in the signature, in the order of the inputs."""
-    structure = _own_inputs(structure_of(model))
-    if structure is None:
-        structure = example
-    flat = tree.flatten(structure)
-    if len(flat) == 1 and not isinstance(structure, dict):
-        return ["x"]
-    if isinstance(structure, dict):
-        return tree.flatten({key: key for key in structure})
-    return [getattr(spec, "name", f"x_{i}") for i, spec in enumerate(flat)]
 
 
 def load(path, names):
@@ -340,7 +348,9 @@ def _load_saved_model(path):
         tensors = {
             name: tf.cast(value, specs[name].dtype) for name, value in arguments.items()
         }
-        return {name: y.numpy() for name, y in serve(**tensors).items()}
+        # Through what was loaded, which keeps its variables and tables alive.
+        outputs = loaded.signatures[SIGNATURE](**tensors)
+        return {name: y.numpy() for name, y in outputs.items()}
 
     return run, set(specs)
 

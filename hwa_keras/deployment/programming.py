@@ -1,23 +1,24 @@
 """program: from a trained model to a chip."""
 
-import warnings
+import sys
 
+import keras
 import numpy as np
+from keras import ops
 
-from hwa_keras.deployment.chip import Chip
-from hwa_keras.deployment.perturbed import as_device
-from hwa_keras.deployment.tile import Tile
-from hwa_keras.kernels import (
-    check_selector,
-    equipment,
-    find_kernels,
-    matches,
-    quantized_kernels,
-)
-from hwa_keras.model import HWAModel
-from hwa_keras.substitution import untracked_states
+from hwa_keras.circuits.hardware import Hardware
+from hwa_keras.conversion.hardware_model import convert_layers
+from hwa_keras.core.checks import check_choice
+from hwa_keras.core.kernels import check_selector, find_kernels, matches, share_text
+from hwa_keras.core.replica import replicate
+from hwa_keras.deployment.chip import make_chip, place_tile
+from hwa_keras.deployment.tile import COMPENSATIONS, READ_NOISES
+from hwa_keras.noise.noise_device import as_device
 
-__all__ = ["program", "target_kernels"]
+__all__ = ["blank_chip", "program"]
+
+# Weights of a chip up to which the state of all devices is kept in memory.
+_MOST_KEPT = 2**24
 
 
 def program(
@@ -27,12 +28,14 @@ def program(
     compensation="measured",
     read_noise="per_call",
     rules=(),
+    kernels=None,
+    verbose=1,
 ):
-    """Write every converted kernel of a model to devices, once: make a chip.
+    """Write the kernels of a model to devices, once: make a chip.
 
-    Of an `HWAModel` the converted kernels are programmed, quantized as in training;
-    of a model with hardware layers, theirs; of any other Keras model all kernels are.
-    The model is not changed, and what is trained into it later does not reach the
+    Programs the kernels that are on hardware, quantized as in training, through
+    `to_hwa` or as hardware layers; or all kernels of a plain Keras model. The chip is a
+    copy: the model is not changed, and what is trained into it later does not reach the
     chip.
 
     Args:
@@ -51,10 +54,13 @@ def program(
         rules: List of pairs `(selector, device)`, as in `to_hwa`; the first that
             matches a kernel's layer replaces `device` for it, and the device None
             leaves the layer digital.
+        kernels: What else is a kernel of a plain model, as in `to_hwa`.
+        verbose: 0 or 1. With 1, say on the standard error stream how many of the
+            model's weights are on the chip, if a matrix of weights is not. Defaults to
+            `1`.
 
     Returns:
-        A `Chip` at t = 0, compiled with the loss and metrics of the model if that was
-        compiled.
+        A `Chip` at t = 0, of the class of the model, compiled as the model is.
 
     Raises:
         ValueError: If the model is not built, has no kernels, or a kernel holds NaN
@@ -69,93 +75,125 @@ def program(
     """
     if seed is None:
         seed = int(np.random.randint(2**31))
-    chip, kernels = blank_chip(model, device, compensation, read_noise, rules)
-    chip.write(kernels, seed)
+    chip = blank_chip(model, device, compensation, read_noise, rules, kernels, verbose)
+    chip.write(seed)
     return chip
 
 
-def blank_chip(model, device, compensation, read_noise, rules=()):
-    """A chip not yet written, and the kernels to write on it."""
-    device = as_device(device)
-    if device is None and not rules:
-        raise ValueError("`device` must be a device or its name. Received: None.")
+def blank_chip(
+    model,
+    device,
+    compensation,
+    read_noise,
+    rules=(),
+    kernels=None,
+    verbose=1,
+):
+    """A chip with its targets set, but not yet written."""
+    check_choice("program", COMPENSATIONS, compensation=compensation)
+    check_choice("program", READ_NOISES, read_noise=read_noise)
+    _check_programmable(model, device, rules)
+    chip = replicate(model)
+    found, digital = _on_devices(chip, as_device(device), rules, kernels)
+    total = sum(int(np.prod(kernel.variable.shape)) for kernel, _ in found)
+    targets = [(kernel, kernel.target()) for kernel, _ in found]
+    plain = [kernel for kernel, _ in found if kernel.hardware is None]
+    convert_layers(plain, lambda kernel: Hardware())
+    for (kernel, chosen), (_, target) in zip(found, targets, strict=True):
+        _check_finite(kernel, target)
+        kernel.hardware.path = kernel.path
+        own = chosen.for_kernel(kernel.hardware)
+        place_tile(kernel.hardware, own, keeps_state=total <= _MOST_KEPT)
+        tile = kernel.hardware.tile
+        tile.compensation, tile.read_noise = compensation, read_noise
+        tile.targets.assign(tile.to_targets(target))
+    make_chip(chip, digital, seed=0)
+    if verbose and digital:
+        _tell_share(chip)
+    return chip
+
+
+def _on_devices(model, device, rules, kernels):
+    """Pairs (`Kernel`, device), and pairs (layer path, reason) of what is digital."""
+    found, without = find_kernels(model, kernels)
+    on_hardware = any(kernel.hardware is not None for kernel in found)
+    for selector, _ in rules:
+        check_selector(selector, found)
+    chosen, digital = [], []
+    for kernel in found:
+        rule = next((d for s, d in rules if matches(s, kernel)), "default")
+        own = device if rule == "default" else as_device(rule)
+        described = getattr(kernel.hardware, "hardware", None)
+        if rule == "default" and device is None and described is not None:
+            own = described.device
+        reason = kernel.digital
+        if on_hardware and kernel.hardware is None:
+            reason = reason or "not converted"
+        if own is None:
+            reason = reason or "left digital by a rule"
+        if reason:
+            digital.append((kernel.layer_path, reason))
+        else:
+            chosen.append((kernel, own))
+    for path, layer in without:
+        digital.append((path, f"{type(layer).__name__} has no kernel"))
+    if not chosen:
+        raise ValueError(
+            f"The model '{model.name}' has no kernels to program"
+            + "".join(f"; {path}: {reason}" for path, reason in digital[:5])
+            + ". Kernels are the weights of products, or weights of two or more "
+            "dimensions named '...kernel'."
+        )
+    return chosen, digital
+
+
+def _check_programmable(model, device, rules):
+    if not isinstance(model, keras.Layer):
+        raise TypeError(
+            f"`program` takes a built Keras model. Received: {model!r} of type "
+            f"{type(model).__name__}."
+        )
+    if getattr(model, "is_chip", False):
+        raise ValueError(
+            f"'{model.name}' is a chip already. Program the model that it was made "
+            "from, or write the chip again: chip.write(seed)."
+        )
     if not getattr(model, "built", False):
         raise ValueError(
             f"The model '{getattr(model, 'name', model)}' is not built, so it has no "
             "kernels to program. Call it once on a batch of inputs first."
         )
-    targets, digital = target_kernels(model)
-    structure = model.model if isinstance(model, HWAModel) else model
-    if untracked_states(structure):
-        raise ValueError(
-            f"'{model.name}' has stateful recurrent layers of Keras, whose states are "
-            "no weights that a chip could keep. Build it of hwa_keras.layers.HWALSTM "
-            "or HWAGRU, or with stateful=False."
-        )
-    position = {id(w): i for i, w in enumerate(structure.weights)}
-    for selector, _ in rules:
-        check_selector(selector, [kernel for kernel, _ in targets])
-    equipped = equipment(model)
-    tiles, kernels = [], []
-    for kernel, value in targets:
-        chosen = next((d for s, d in rules if matches(s, kernel)), device)
-        if chosen is None:
-            digital.append((kernel.layer_path, "left digital by a rule"))
-            continue
-        quantizer, noise = equipped.get(id(kernel.variable), (None, None))
-        tiles.append(
-            Tile(
-                as_device(chosen).for_kernel(kernel.path, quantizer, noise),
-                kernel.path,
-                position[id(kernel.variable)],
-                kernel.variable.shape,
+    if device is None and not rules:
+        described = [
+            k.hardware.hardware.device for k in find_kernels(model)[0] if k.hardware
+        ]
+        if not any(device is not None for device in described):
+            raise ValueError(
+                "`device` must be a device, its name or a noise, and may be None only "
+                "where the `Hardware` of the model's kernels names one."
             )
-        )
-        kernels.append(value)
-    if not tiles:
+
+
+def _check_finite(kernel, target):
+    if not np.all(np.isfinite(ops.convert_to_numpy(target))):
         raise ValueError(
-            f"The model '{model.name}' has no kernels to program. Kernels are weights "
-            "of two or more dimensions named '...kernel'."
+            f"The kernel '{kernel.path}' holds NaN or infinite values and cannot be "
+            "programmed. Look for a diverged training run: a smaller learning rate or "
+            "gradient clipping helps."
         )
-    chip = Chip(structure, tiles, compensation, read_noise, digital)
-    _compile_like(chip, model)
-    return chip, kernels
 
 
-def target_kernels(model):
-    """What a chip of a model would aim at.
-
-    Returns:
-        A pair: a list of pairs (`Kernel`, target values) and a list of pairs (layer
-        path, reason) of what stays digital.
-    """
-    hwa = isinstance(model, HWAModel)
-    kernels, without = find_kernels(model.model if hwa else model)
-    quantized = {id(kernel): value for kernel, value in quantized_kernels(model)}
-    if not quantized:
-        quantized = {id(k.variable): k.variable.value for k in kernels}
-    targets, digital = [], []
-    for kernel in kernels:
-        if id(kernel.variable) in quantized:
-            targets.append((kernel, quantized[id(kernel.variable)]))
-        else:
-            digital.append((kernel.layer_path, "not converted"))
-    for path, layer in without:
-        digital.append((path, f"{type(layer).__name__} has no kernel"))
-    return targets, digital
-
-
-def _compile_like(chip, model):
-    """Give the chip the loss and metrics of the model it is made from."""
-    if not getattr(model, "compiled", False):
-        return
-    try:
-        config = dict(model.get_compile_config())
-        config["optimizer"] = "sgd"  # Never used: a chip does not train.
-        chip.compile_from_config(config)
-    except (TypeError, ValueError) as error:
-        warnings.warn(
-            "The loss or a metric of the model cannot be copied to the chip "
-            f"({error}). Call chip.compile(loss=..., metrics=...) before evaluate.",
-            stacklevel=4,
+def _tell_share(chip):
+    """Say on the standard error stream how much of a model is on the chip."""
+    on_tiles = [kernel.variable for kernel in chip.programmed_kernels()]
+    matrices = [w for w in chip.weights if len(w.shape) >= 2]
+    known = {id(variable) for variable in on_tiles}
+    tiles = {id(w) for tile in chip.tiles for w in tile.weights}
+    left = [w for w in matrices if id(w) not in known | tiles]
+    if left:
+        weights = [w for w in chip.weights if id(w) not in tiles]
+        share = share_text(weights, on_tiles)
+        print(
+            f"{chip.name}: {share} are on the chip; chip.digital lists what is not.",
+            file=sys.stderr,
         )

@@ -71,10 +71,23 @@ class DriftResult(Result):
         seed: Integer, the seed of the first chip.
         device: What the chips were made of, in words.
         name: Name of the model.
+        numbers: The number i of each chip, whose seed is `seed + i`. Defaults to those
+            from 0 on.
     """
 
-    def __init__(self, records, times, compensations, metric, seed, device, name):
+    def __init__(
+        self,
+        records,
+        times,
+        compensations,
+        metric,
+        seed,
+        device,
+        name,
+        numbers=None,
+    ):
         self.records = list(records)
+        self.numbers = list(range(len(self.records)) if numbers is None else numbers)
         self.times = dict(times)
         self.compensations = list(compensations)
         self.metric = metric
@@ -127,6 +140,7 @@ class DriftResult(Result):
             "seed": self.seed,
             "times": self.times,
             "compensations": self.compensations,
+            "numbers": self.numbers,
             "chips": self.records,
             "summary": self.rows(),
         }
@@ -135,7 +149,7 @@ class DriftResult(Result):
     @classmethod
     def from_dict(cls, content):
         """The result that `to_dict` wrote, or `to_json` to a file read again."""
-        keys = ("times", "compensations", "metric", "seed", "device")
+        keys = ("times", "compensations", "metric", "seed", "device", "numbers")
         arguments = {key: content[key] for key in keys}
         return cls(content["chips"], **arguments, name=content["model"])
 
@@ -147,8 +161,11 @@ class DriftResult(Result):
             *results: `DriftResult`s of `drift_sweep` over ranges of chips, the
                 `range(j, chips, count)` of machine j for instance.
 
+        Returns:
+            A `DriftResult` of all chips, in the order of their numbers.
+
         Raises:
-            ValueError: If they are not parts of one sweep.
+            ValueError: If they are not parts of one sweep, or a chip is in two of them.
 
         Example:
             >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
@@ -161,6 +178,8 @@ class DriftResult(Result):
             >>> hwa_keras.deployment.DriftResult.join(*shares).chips
             3
         """
+        if not results:
+            raise ValueError("There are no results to join. Give at least one.")
         arguments = {}
         for key in ("times", "compensations", "metric", "seed", "device", "name"):
             values = [getattr(result, key) for result in results]
@@ -170,8 +189,17 @@ class DriftResult(Result):
                     f"These are results of different sweeps: their `{key}` are "
                     f"{', '.join(map(repr, values))}."
                 )
+        numbers = [number for result in results for number in result.numbers]
+        twice = sorted({n for n in numbers if numbers.count(n) > 1})
+        if twice:
+            raise ValueError(
+                "The same chips are in several of these results, which would count "
+                f"them twice: {', '.join(map(str, twice))}."
+            )
         records = [record for result in results for record in result.records]
-        return cls(records, **arguments)
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)
+        records = [records[i] for i in order]
+        return cls(records, **arguments, numbers=sorted(numbers))
 
     def table(self):
         """A `rich` table of `metric`: mean ± half-width of the 95 % interval."""

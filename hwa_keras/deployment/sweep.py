@@ -8,12 +8,13 @@ import numpy as np
 from keras import ops
 
 from hwa_keras import backend
+from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.deployment.batchnorm import calibration_batches, reestimate
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.result import DriftResult
 from hwa_keras.deployment.tile import COMPENSATIONS
 from hwa_keras.devices.device import check_time
-from hwa_keras.statistics import check_count, is_precise
+from hwa_keras.statistics import is_precise
 
 __all__ = ["TIMES", "drift_sweep", "monte_carlo"]
 
@@ -96,13 +97,9 @@ def drift_sweep(
     """
     times = _labelled(TIMES if times is None else times)
     compensations = _as_list(compensation)
-    _check_tolerance(tolerance)
-    chip, kernels = blank_chip(model, device, compensations[0], read_noise, rules)
-    if not isinstance(chips, range):
-        check_count(chips=chips)
-        chips = range(chips)
-    if not chips:
-        raise ValueError("`chips` is an empty range: there is no chip to program.")
+    chips = _numbers(chips)
+    _check_numbers("drift_sweep", tolerance, batch_size)
+    chip = blank_chip(model, device, compensations[0], read_noise, rules)
     check_compiled(chip, model)
     data = evaluable(data, batch_size)
     if calibration is not None:
@@ -111,16 +108,15 @@ def drift_sweep(
     records = []
     result = None
     for i in chips:
-        chip.write(kernels, seed + i)
+        chip.write(seed + i)
         if not records:
             _warn_if_nothing_drifts(chip, max(times.values()))
         records.append(
             _evaluate_chip(chip, data, times, compensations, bar, calibration)
         )
         metric = _metric(metric, records[0])
-        result = DriftResult(
-            records, times, compensations, metric, seed, _label(chip), model.name
-        )
+        settings = times, compensations, metric, seed, _label(chip), model.name
+        result = DriftResult(records, *settings, numbers=chips[: len(records)])
         if (
             tolerance is not None
             and len(records) < len(chips)
@@ -181,9 +177,9 @@ def monte_carlo(
         >>> found["mae"].shape
         (3,)
     """
-    _check_tolerance(tolerance)
-    chip, kernels = blank_chip(model, device, "none", read_noise, rules)
-    check_count(chips=chips)
+    check_count("monte_carlo", chips=chips)
+    _check_numbers("monte_carlo", tolerance, batch_size)
+    chip = blank_chip(model, device, "none", read_noise, rules)
     check_compiled(chip, model)
     data = evaluable(data, batch_size)
     if calibration is not None:
@@ -191,7 +187,7 @@ def monte_carlo(
     bar = progress_bar(chips, verbose)
     found = []
     for i in range(chips):
-        chip.write(kernels, seed + i)
+        chip.write(seed + i)
         found.append(_evaluate(chip, data, calibration))
         metric = chosen_metric(metric, found[0])
         bar.add(1)
@@ -202,11 +198,19 @@ def monte_carlo(
     return {name: np.array([record[name] for record in found]) for name in found[0]}
 
 
-def _check_tolerance(tolerance):
-    if tolerance is not None and not tolerance > 0:
-        raise ValueError(
-            f"`tolerance` must be positive or None. Received: tolerance={tolerance}."
-        )
+def _numbers(chips):
+    """The numbers of the chips, as a range."""
+    if not isinstance(chips, range):
+        chips = range(check_count("drift_sweep", chips=chips))
+    if not chips:
+        raise ValueError("`chips` is an empty range: there is no chip to program.")
+    return chips
+
+
+def _check_numbers(owner, tolerance, batch_size):
+    if tolerance is not None:
+        check_positive(owner, tolerance=tolerance)
+    check_count(owner, batch_size=batch_size)
 
 
 def check_compiled(evaluated, model):
@@ -240,11 +244,10 @@ def _evaluate_chip(chip, data, times, compensations, bar, calibration):
 
 def _evaluate(chip, data, calibration):
     # What a time gives depends on no time before.
+    chip.reset()
     if calibration is not None:
-        chip.copy_digital_weights()
-        chip.reset_states()
         reestimate(chip, calibration)
-    chip.reset_states()
+        chip.reset_states()
     return chip.evaluate(**data, return_dict=True, verbose=0)
 
 
@@ -262,11 +265,28 @@ def _as_list(compensation):
 
 
 def _labelled(times):
-    if not isinstance(times, dict):
-        times = {f"{t:g} s": t for t in np.atleast_1d(np.asarray(times, float))}
-    if not times:
+    """{label: seconds}, each of which stands for a time of its own."""
+    if isinstance(times, dict):
+        pairs = [(str(label), check_time(t)) for label, t in times.items()]
+    else:
+        seconds = [check_time(t) for t in np.atleast_1d(np.asarray(times, object))]
+        pairs = [(f"{t:g} s", t) for t in seconds]
+    if not pairs:
         raise ValueError("`times` is empty. Give at least one time, in seconds.")
-    return {label: check_time(t) for label, t in times.items()}
+    for i, (label, t) in enumerate(pairs):
+        for before, earlier in pairs[:i]:
+            if np.float32(t) == np.float32(earlier):
+                raise ValueError(
+                    f"`times` holds the same time twice: {earlier!r} s ('{before}') "
+                    f"and {t!r} s ('{label}') are one 32-bit number."
+                )
+            if label == before:
+                raise ValueError(
+                    f"`times` holds two times that are both called '{label}': "
+                    f"{earlier!r} s and {t!r} s. Give a dictionary from labels to "
+                    "seconds, in which each has a name of its own."
+                )
+    return dict(pairs)
 
 
 def evaluable(data, batch_size):

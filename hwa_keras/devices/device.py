@@ -1,12 +1,11 @@
 """What every device is: programs once, ages, is read."""
 
-import math
-import numbers
 from dataclasses import asdict, dataclass
 
+import numpy as np
 from keras import ops
 
-from hwa_keras.registry import Family
+from hwa_keras.core.registry import Family
 
 _family = Family("device")
 get = _family.get
@@ -26,17 +25,19 @@ class Device:
 
     Attributes:
         drifts: Bool. Whether the weights age, so that there is drift to compensate.
+        is_array: Bool. Whether it computes where it stores, in tiles of a crossbar; a
+            digital memory does not.
     """
 
     drifts = True
+    is_array = True
 
-    def for_kernel(self, path, quantizer, noise):
+    def for_kernel(self, kernel):
         """This device for one kernel of a chip: itself, or a copy that knows more.
 
         Args:
-            path: Where the kernel stands, for messages.
-            quantizer: What the kernel was quantized with, or None.
-            noise: What the kernel was trained with, or None.
+            kernel: What has a `path`, a `view`, a `quantizer` and a `noise`, such as a
+                `HardwareKernel`.
         """
         return self
 
@@ -44,7 +45,8 @@ class Device:
         """Write weights once.
 
         Args:
-            weights: Float tensor, the target weights.
+            weights: Float tensor `[..., rows, columns]`, the target weights, one
+                matrix per tile.
             seed: `uint32` tensor of shape `(2,)`.
 
         Returns:
@@ -69,12 +71,16 @@ class Device:
     def perturb(self, weights, seed, scale=1.0):
         """The weights as they stand right after programming: training noise.
 
+        W + scale·(W₀ − W), where W₀ is what `read` finds at t = 0 after `program`. A
+        subclass overrides it for speed only, with noise of the same distribution.
+
         Args:
-            weights: Float tensor.
+            weights: Float tensor `[..., rows, columns]`.
             seed: `uint32` tensor of shape `(2,)`.
-            scale: Scalar, factor on the standard deviation of the noise.
+            scale: Scalar, factor on the noise.
         """
-        raise NotImplementedError
+        written = self.read(self.program(weights, seed), ops.zeros((), weights.dtype))
+        return weights + scale * (written - weights)
 
     def oracle_gain(self, state, t):
         """The factor that undoes the mean drift, for who knows the drift exponent."""
@@ -96,59 +102,42 @@ _family.base = Device
 
 
 def weight_range(weights, per):
-    """Largest magnitude of a kernel, or of each of its columns.
+    """Largest magnitude of a tile, or of each of its columns.
 
     Args:
-        weights: Float tensor.
-        per: `"layer"` for one range, `"column"` for one per slice along the last
-            axis.
+        weights: Float tensor `[..., rows, columns]`; one axis is taken for rows.
+        per: `"layer"` for one range per tile, `"column"` for one per column of a tile.
 
     Returns:
         A pair of tensors that broadcast with `weights`: the range, and 1 where there
         is a weight to write. Where all weights are zero nothing tells the range: it
         is 1 there, the second tensor is 0, and the devices stay unwritten.
     """
-    axes = tuple(range(len(weights.shape) - (per == "column")))
+    axes: tuple[int, ...] = (-2, -1) if per == "layer" else (-2,)
+    if len(weights.shape) < 2:
+        axes = tuple(range(len(weights.shape)))
     largest = ops.max(ops.abs(weights), axis=axes, keepdims=True)
     written = largest > 0
     largest = ops.where(written, largest, ops.ones_like(largest))
     return largest, ops.cast(written, weights.dtype)
 
 
+def sum_of_tiles(x):
+    """The sum over the rows and columns of each tile `[..., rows, columns]`."""
+    return ops.sum(x, axis=tuple(range(-min(len(x.shape), 2), 0)))
+
+
 def check_time(t):
-    """Raise `ValueError` for a time that is negative or not a finite number."""
+    """Raise `ValueError` for a time that is negative or not a finite `float32`."""
     value = float(t)
-    if not (value >= 0 and math.isfinite(value)):
+    is_bool = isinstance(t, (bool, np.bool_))
+    if is_bool or not 0 <= value <= float(np.finfo("float32").max):
         raise ValueError(
             "`t` is the time in seconds since the end of programming and must be "
-            f"finite and not negative. Received: t={value}."
+            "finite, as a 32-bit float too, and not negative. Received: "
+            f"t={t if is_bool else value}."
         )
     return value
-
-
-def _is_finite(value):
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return number and math.isfinite(value)
-
-
-def check_not_negative(owner, **values):
-    """Raise `ValueError` naming the first value that is negative or not finite."""
-    for name, value in values.items():
-        if not (_is_finite(value) and value >= 0):
-            raise ValueError(
-                f"`{name}` of {owner} must be a finite number and not negative. "
-                f"Received: {name}={value!r}."
-            )
-
-
-def check_positive(owner, **values):
-    """Raise `ValueError` naming the first value that is not positive and finite."""
-    for name, value in values.items():
-        if not (_is_finite(value) and value > 0):
-            raise ValueError(
-                f"`{name}` of {owner} must be a positive, finite number. "
-                f"Received: {name}={value!r}."
-            )
 
 
 def check_per(owner, per):

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 
 from keras import ops
 
-from hwa_keras import random
+from hwa_keras.core import random
+from hwa_keras.core.checks import check_not_negative, check_positive
 from hwa_keras.devices.device import (
     Device,
-    check_not_negative,
     check_per,
-    check_positive,
     register,
+    sum_of_tiles,
     weight_range,
 )
 
@@ -131,9 +131,9 @@ class PCM(Device):
         t0: Seconds from programming to the first read of the characterization.
             Defaults to `20.0`.
         t_read: Duration of a read, seconds. Defaults to `250e-9`.
-        per: `"layer"` maps each kernel to the full conductance range by its largest
-            magnitude, `"column"` each output column by its own. Defaults to
-            `"layer"`.
+        per: `"layer"` maps each kernel (each tile, if it is cut into tiles) to the full
+            conductance range by its largest magnitude, `"column"` each output column
+            by its own. Defaults to `"layer"`.
 
     Example:
         >>> device = hwa_keras.devices.PCM()
@@ -220,8 +220,8 @@ class PCM(Device):
         total = weighted = 0.0
         for polarity in ("positive", "negative"):
             g = state[f"g_{polarity}"]
-            total = total + ops.sum(g)
-            weighted = weighted + ops.sum(g * state[f"nu_{polarity}"])
+            total = total + sum_of_tiles(g)
+            weighted = weighted + sum_of_tiles(g * state[f"nu_{polarity}"])
         nu = ops.divide_no_nan(weighted, total)
         return ops.exp(nu * ops.log((t + self.t0) / self.t0))
 

@@ -1,20 +1,23 @@
 """SRAM near threshold: the lower the supply, the less energy, the more wrong bits."""
 
 import math
-import numbers
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from keras import ops
 
-from hwa_keras import random
-from hwa_keras.devices.device import (
-    Device,
-    check_not_negative,
-    check_positive,
-    register,
+from hwa_keras.core.checks import check_positive
+from hwa_keras.devices.bits import (
+    check_bit_factors,
+    check_encoding,
+    check_error_rate,
+    code_of,
+    flips,
+    matrix_code,
+    matrix_step,
 )
-from hwa_keras.quantizers.code import Code, check_encoding
+from hwa_keras.devices.device import Device, register
+from hwa_keras.quantizers.code import Code
 
 __all__ = ["SRAM", "error_rate", "relative_energy"]
 
@@ -76,78 +79,6 @@ def error_rate(energy, a=12.8):
     return float(found) if found.ndim == 0 else found
 
 
-def check_error_rate(owner, **rates):
-    """Raise `ValueError` for a probability of error that is not in [0, ½]."""
-    for name, rate in rates.items():
-        if not (isinstance(rate, numbers.Real) and 0 <= float(rate) <= 0.5):
-            raise ValueError(
-                f"`{name}` of {owner} is the probability that a bit is read wrong, "
-                "from 0 to 0.5: at 0.5 nothing is left of what was stored. Received: "
-                f"{name}={rate!r}."
-            )
-
-
-def check_bit_factors(owner, factors, code=None):
-    """Check the factors on p of each bit, and return them as a tuple or None."""
-    if factors is None:
-        return None
-    if not isinstance(factors, (list, tuple)):
-        raise ValueError(
-            f"`bit_factors` of {owner} must be a list of factors on p, one per bit and "
-            f"the highest bit first, or None. Received: bit_factors={factors!r}."
-        )
-    for factor in factors:
-        check_not_negative(owner, bit_factors=factor)
-    if code is not None and len(factors) != code.bits:
-        raise ValueError(
-            f"`bit_factors` of {owner} has {len(factors)} factors, and the code of the "
-            f"quantizer has {code.bits} bits. Give one per bit, the highest bit first."
-        )
-    return tuple(float(factor) for factor in factors)
-
-
-def kernel_code(owner, quantizer, path):
-    """The code of a kernel's quantizer, or a `ValueError` that says what is missing."""
-    found = getattr(quantizer, "code", lambda: None)()
-    if found is None:
-        has = "no quantizer" if quantizer is None else f"{quantizer!r}, of unknown code"
-        raise ValueError(
-            f"{owner} flips the bits of quantized weights, and '{path}' has {has}. "
-            "Give the kernel a quantizer: kernel_quantizer='ste_sign' or "
-            "BinaryConnect() for 1 bit, DoReFa(k_bit=4, mode='weights') or "
-            "Uniform(levels=8, scale='max') for 4 bits."
-        )
-    if found.bits > 24:
-        raise ValueError(
-            f"{owner} flips the bits of codes of up to 24 bits, which is what float32 "
-            f"holds, and {quantizer!r} of '{path}' has {found.bits}. Give it fewer "
-            "levels."
-        )
-    return found
-
-
-def flips(shape, seed, p, bits, factors=None):
-    """Draw which bits are read wrong: the binary symmetric channel.
-
-    Args:
-        shape: Tuple of integers.
-        seed: `uint32` tensor of shape `(2,)`.
-        p: Scalar from 0 to ½, the probability of each bit.
-        bits: Integer, bits of a code.
-        factors: Sequence of factors on p, one per bit, the highest bit first; None
-            for the same p everywhere. No product exceeds ½.
-
-    Returns:
-        An `int32` tensor, a bit that is read wrong being 1.
-
-    Reference:
-        - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, equation 3.28.
-    """
-    factors = reversed(factors or (1.0,) * bits)
-    rates = [ops.minimum(p * factor, 0.5) for factor in factors]
-    return random.bernoulli_bits(shape, seed, rates)
-
-
 @register("sram")
 @dataclass(frozen=True)
 class SRAM(Device):
@@ -198,6 +129,7 @@ class SRAM(Device):
     step: tuple | None = field(default=None, repr=False)
 
     drifts = False
+    is_array = False
 
     def __post_init__(self):
         if self.p is not None:
@@ -224,17 +156,15 @@ class SRAM(Device):
             raise ValueError("SRAM(p=None) has the p of each kernel: none of its own.")
         return relative_energy(self.p, self.a)
 
-    def for_kernel(self, path, quantizer, noise):
-        from hwa_keras.noise.bit_flip import bit_flip_of  # Noises know devices.
-
-        own = bit_flip_of(noise)
-        quantizer = getattr(own, "quantizer", None) or quantizer
-        code = kernel_code("SRAM", quantizer, path)
-        step = quantizer.code_step()
+    def for_kernel(self, kernel):
+        own = _error_source(kernel.noise)
+        quantizer = getattr(own, "quantizer", None) or kernel.quantizer
+        code = matrix_code(code_of("SRAM", quantizer, kernel.path), kernel.view)
+        step = matrix_step(quantizer.code_step(), kernel.view)
         if self.p is None and own is None:
             raise ValueError(
-                f"SRAM() takes p from the BitFlip of each kernel, and '{path}' has "
-                "none. Give the p of the memory: SRAM(p=0.01)."
+                f"SRAM() takes p from the BitFlip of each kernel, and '{kernel.path}' "
+                "has none. Give the p of the memory: SRAM(p=0.01)."
             )
         return replace(
             self,
@@ -261,8 +191,8 @@ class SRAM(Device):
 
     def perturb(self, weights, seed, scale=1.0):
         raise ValueError(
-            "SRAM knows the bits of a kernel only once a chip is programmed. Train "
-            "with kernel_noise=hwa_keras.noise.BitFlip(p)."
+            "The errors of SRAM belong to the bits of a kernel on a chip. Train with "
+            "kernel_noise=hwa_keras.noise.BitFlip(p)."
         )
 
     def oracle_gain(self, state, t):
@@ -283,6 +213,12 @@ class SRAM(Device):
                 "known. hwa_keras.program(model, SRAM(...)) gives each kernel its own."
             )
         return self.code
+
+
+def _error_source(noise):
+    """What in a kernel's noise has an error rate of its own: a `BitFlip`; or None."""
+    leaves = noise.leaves() if hasattr(noise, "leaves") else []
+    return next((leaf for leaf in leaves if hasattr(leaf, "error_rate")), None)
 
 
 def _as_tuple(values):

@@ -1,25 +1,40 @@
-"""Keras layers that compute op(x, n(q(W))), with DAC, ADC and output noise."""
+"""Keras layers that compute their products on hardware."""
 
 from hwa_keras.layers.attention import HWAMultiHeadAttention
 from hwa_keras.layers.base import HardwareLayer
+from hwa_keras.layers.conversion import convert_layer, revert_layer
 from hwa_keras.layers.feedforward import (
     HWAConv1D,
+    HWAConv1DTranspose,
     HWAConv2D,
     HWAConv2DTranspose,
     HWAConv3D,
+    HWAConv3DTranspose,
     HWADense,
     HWADepthwiseConv1D,
     HWADepthwiseConv2D,
     HWAEinsumDense,
+    HWASeparableConv1D,
     HWASeparableConv2D,
 )
-from hwa_keras.layers.recurrent import HWAGRU, HWALSTM, HWAGRUCell, HWALSTMCell
+from hwa_keras.layers.recurrent import (
+    HWAGRU,
+    HWALSTM,
+    HWARNN,
+    HWAGRUCell,
+    HWALSTMCell,
+    HWASimpleRNN,
+    HWASimpleRNNCell,
+    HWATimeDistributed,
+)
 
 __all__ = [
     "HWAConv1D",
+    "HWAConv1DTranspose",
     "HWAConv2D",
     "HWAConv2DTranspose",
     "HWAConv3D",
+    "HWAConv3DTranspose",
     "HWADense",
     "HWADepthwiseConv1D",
     "HWADepthwiseConv2D",
@@ -29,6 +44,13 @@ __all__ = [
     "HWALSTM",
     "HWALSTMCell",
     "HWAMultiHeadAttention",
+    "HWARNN",
+    "HWASeparableConv1D",
     "HWASeparableConv2D",
+    "HWASimpleRNN",
+    "HWASimpleRNNCell",
+    "HWATimeDistributed",
     "HardwareLayer",
+    "convert_layer",
+    "revert_layer",
 ]

@@ -2,15 +2,30 @@
 
 from keras import layers
 
-from hwa_keras.layers.base import HardwareLayer, register
+from hwa_keras import constraints
+from hwa_keras.layers.base import (
+    hardware_config,
+    put_layer_on,
+    register,
+    split_arguments,
+)
+from hwa_keras.layers.feedforward import HWAEinsumDense
+
+_INNER = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
 
 
 @register("hwa_multi_head_attention")
-class HWAMultiHeadAttention(HardwareLayer, layers.MultiHeadAttention):
+class HWAMultiHeadAttention(layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention` on hardware.
 
-    The projections of query, key, value and output are kernels; the products of
-    activations with activations stay digital.
+    The projections of query, key, value and output are products on hardware, each with
+    its own converters; the products of activations with activations stay digital.
+
+    Args:
+        *args: Positional arguments of `keras.layers.MultiHeadAttention`.
+        hardware, kernel_quantizer, kernel_noise, input_quantizer, output_quantizer,
+            output_noise, noise_seed: As in `HardwareLayer`, for each projection.
+        **kwargs: Keyword arguments of `keras.layers.MultiHeadAttention`.
 
     Example:
         >>> layer = hwa_keras.layers.HWAMultiHeadAttention(
@@ -21,42 +36,17 @@ class HWAMultiHeadAttention(HardwareLayer, layers.MultiHeadAttention):
         True
     """
 
+    def __init__(self, *args, **kwargs):
+        kwargs, hardware, noise_seed = split_arguments(type(self), kwargs)
+        super().__init__(*args, **constraints.resolve(kwargs))
+        self.hardware, self.noise_seed = hardware, noise_seed
+
     def build(self, query_shape, value_shape, key_shape=None):
-        super(HardwareLayer, self).build(query_shape, value_shape, key_shape)
-        self._equip_kernels()
+        super().build(query_shape, value_shape, key_shape)
+        for i, name in enumerate(_INNER):
+            seed = None if self.noise_seed is None else self.noise_seed + i
+            put_layer_on(getattr(self, name), HWAEinsumDense, self.hardware, seed)
 
-    def call(
-        self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-    ):
-        query, value = self.convert_inputs(query), self.convert_inputs(value)
-        key = value if key is None else self.convert_inputs(key)
-        keras_call = super(HardwareLayer, self).call
-
-        def run():
-            return keras_call(
-                query,
-                value,
-                key=key,
-                query_mask=query_mask,
-                value_mask=value_mask,
-                key_mask=key_mask,
-                attention_mask=attention_mask,
-                return_attention_scores=return_attention_scores,
-                training=training,
-                use_causal_mask=use_causal_mask,
-            )
-
-        outputs = self.run_on_hardware(run, training)
-        if return_attention_scores:
-            return self.convert_outputs(outputs[0], training), outputs[1]
-        return self.convert_outputs(outputs, training)
+    def get_config(self):
+        config = hardware_config(self.hardware)
+        return {**super().get_config(), **config, "noise_seed": self.noise_seed}

@@ -14,30 +14,38 @@ from hwa_keras.noise.gaussian import (
     MultiplicativeGaussian,
     ProgrammingNoise,
 )
-from hwa_keras.noise.outputs import ADC, DAC, Accumulator, OutputNoise, Saturation
+from hwa_keras.noise.noise_device import NoiseDevice, as_device
 
 get = family.get
 serialize = family.serialize
 deserialize = family.deserialize
 
 __all__ = [
-    "ADC",
-    "Accumulator",
     "AdditiveGaussian",
     "BitFlip",
     "ChipNoise",
     "Compose",
-    "DAC",
     "DropConnect",
     "MultiplicativeGaussian",
     "Noise",
-    "OutputNoise",
+    "NoiseDevice",
     "ProcessVariation",
     "ProgrammingNoise",
-    "Saturation",
     "StuckAt",
     "deserialize",
     "get",
+    "as_device",
     "leaves",
     "serialize",
 ]
+
+_CIRCUITS = ("ADC", "DAC", "Accumulator", "OutputNoise", "Saturation")
+
+
+def __getattr__(name):
+    """The circuits at the ends of an array, which stand on this package."""
+    if name in _CIRCUITS:
+        from hwa_keras import circuits
+
+        return getattr(circuits, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,9 +5,10 @@ import weakref
 import keras
 from keras import ops
 
-from hwa_keras import backend, random
-from hwa_keras.devices.device import check_not_negative
-from hwa_keras.registry import Family
+from hwa_keras import backend
+from hwa_keras.core import random
+from hwa_keras.core.checks import check_not_negative
+from hwa_keras.core.registry import Family
 
 __all__ = ["Compose", "Noise", "leaves"]
 
@@ -85,21 +86,19 @@ class Noise(keras.layers.Layer):
         """
         return self.scale.value * factor
 
-    def attach(self, seed, quantizer=None, path="weights"):
+    def bind(self, kernel, seed=None):
         """Belong to one kernel.
 
         Args:
+            kernel: What has a `path` and a `quantizer`, such as a `HardwareKernel`.
             seed: Seed for what a chip holds, or None.
-            quantizer: What the kernel is quantized with, or None.
-            path: Where the kernel stands, for messages.
         """
 
-    def for_kernel(self, path, quantizer):
+    def for_kernel(self, kernel):
         """This noise for one kernel of a chip: itself, or a copy that knows the bits.
 
         Args:
-            path: Where the kernel stands, for messages.
-            quantizer: What the kernel was quantized with, or None.
+            kernel: What has a `path` and a `quantizer`, such as a `HardwareKernel`.
         """
         return self
 
@@ -172,13 +171,12 @@ class Compose(Noise):
             for i, noise in enumerate(self.noises)
         ]
 
-    def attach(self, seed, quantizer=None, path="weights"):
+    def bind(self, kernel, seed=None):
         for i, noise in enumerate(self.noises):
-            own = None if seed is None else random.fold_in(seed, i)
-            noise.attach(own, quantizer, path)
+            noise.bind(kernel, None if seed is None else random.fold_in(seed, i))
 
-    def for_kernel(self, path, quantizer):
-        noises = [noise.for_kernel(path, quantizer) for noise in self.noises]
+    def for_kernel(self, kernel):
+        noises = [noise.for_kernel(kernel) for noise in self.noises]
         if all(a is b for a, b in zip(noises, self.noises, strict=True)):
             return self
         copy = Compose(noises)

@@ -1,18 +1,22 @@
 """BitFlip: memory cells that are read wrong."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from hwa_keras import quantizers
-from hwa_keras.devices.sram import (
+from hwa_keras.core.replica import replicate
+from hwa_keras.devices.bits import (
     check_bit_factors,
+    check_encoding,
     check_error_rate,
+    code_of,
     flips,
-    kernel_code,
+    matrix_code,
+    matrix_step,
 )
 from hwa_keras.noise.base import Noise, family
-from hwa_keras.quantizers.code import check_encoding
-from hwa_keras.registry import copy_of
 
 __all__ = ["BitFlip", "bit_flip_of"]
 
@@ -94,12 +98,19 @@ class BitFlip(Noise):
             autocast=False,
             name="search",
         )
+        self._view = None
+        self.code: Any = None
         if given is not None:
-            self.attach(None, given)
+            self._know(given, "weights")
 
-    def attach(self, seed, quantizer=None, path="weights"):
-        quantizer = self._given_quantizer() or quantizer
-        self.code = kernel_code("BitFlip", quantizer, path)
+    def bind(self, kernel, seed=None):
+        self._view = kernel.view
+        self._know(self._given_quantizer() or kernel.quantizer, kernel.path)
+
+    def _know(self, quantizer, path):
+        """Know the code of the weights, or raise `ValueError`."""
+        code = code_of("BitFlip", quantizer, path)
+        self.code = matrix_code(code, self._view)
         check_bit_factors("BitFlip", self.bit_factors, self.code)
         self._quantizer = lambda: quantizer
 
@@ -116,12 +127,13 @@ class BitFlip(Noise):
 
     def strength(self, factor=1.0, chip=None):
         step = None if self.quantizer is None else self.quantizer.code_step()
+        step = matrix_step(step, self._view)
         return super().strength(factor) * self.p.value, step
 
     def perturb(self, w, seed, strength):
         p, step = strength
         if self.quantizer is None:
-            self.attach(None)  # Says what is missing.
+            self._know(None, "weights")  # Says what is missing.
 
         def read():
             wrong = flips(ops.shape(w), seed, p, self.code.bits, self.bit_factors)
@@ -129,11 +141,9 @@ class BitFlip(Noise):
 
         return ops.cond(p > 0, read, lambda: w)
 
-    def for_kernel(self, path, quantizer):
-        copy = copy_of(self)
-        for own, value in zip(copy.weights, self.weights, strict=True):
-            own.assign(value)
-        copy.attach(None, quantizer, path)
+    def for_kernel(self, kernel):
+        copy = replicate(self)
+        copy.bind(kernel)
         return copy
 
     def get_config(self):

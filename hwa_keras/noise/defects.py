@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from hwa_keras import random
-from hwa_keras.devices.device import check_not_negative
+from hwa_keras.core import random
+from hwa_keras.core.checks import check_not_negative
 from hwa_keras.noise.base import Noise, family
 
 __all__ = ["DropConnect", "ProcessVariation", "StuckAt"]
@@ -70,7 +70,7 @@ class ChipNoise(Noise):
         self.hold = bool(hold)
         self.chip = None
 
-    def attach(self, seed, quantizer=None, path="weights"):
+    def bind(self, kernel, seed=None):
         if self.hold and self.chip is None and seed is not None:
             self.chip = self.add_weight(
                 shape=(2,),

@@ -2,8 +2,9 @@
 
 from keras import ops
 
-from hwa_keras import devices, random
-from hwa_keras.devices.device import check_not_negative
+from hwa_keras import devices
+from hwa_keras.core import random
+from hwa_keras.core.checks import check_not_negative
 from hwa_keras.noise.base import Noise, family
 
 __all__ = ["AdditiveGaussian", "MultiplicativeGaussian", "ProgrammingNoise"]
@@ -98,7 +99,8 @@ class ProgrammingNoise(Noise):
     """The noise that writing weights to a device leaves in them.
 
     The weights as `device.program` would write them, drawn anew at each call, the
-    standard deviation multiplied by `scale`.
+    standard deviation multiplied by `scale`. A kernel that is cut into tiles is written
+    tile by tile, each with a conductance range of its own.
 
     Args:
         device: A device or its name. Defaults to `"pcm"`.
@@ -119,9 +121,17 @@ class ProgrammingNoise(Noise):
         self.device = devices.get(device)
         if self.device is None:
             raise ValueError("`device` must be a device or its name. Received: None.")
+        self._tiling = None
+
+    def bind(self, kernel, seed=None):
+        self._tiling = None if kernel.tiling.is_single else kernel.tiling
 
     def perturb(self, w, seed, scale):
-        return self.device.perturb(w, seed, ops.cast(scale, w.dtype))
+        scale = ops.cast(scale, w.dtype)
+        if self._tiling is None:
+            return self.device.perturb(w, seed, scale)
+        tiles = self.device.perturb(self._tiling.cut(w), seed, scale)
+        return self._tiling.join(tiles)
 
     def get_config(self):
         return {

@@ -1,20 +1,16 @@
 """What all quantizers share: the family, the base class, pseudo-gradients."""
 
 import math
-import numbers
 import warnings
 
 import keras
 from keras import ops
 
+from hwa_keras.core.checks import is_number
+from hwa_keras.core.registry import Family
 from hwa_keras.metrics import FlipRatio
-from hwa_keras.registry import Family
 
 family = Family("quantizer", takes_callables=True)
-
-
-def is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def in_float32(x):
@@ -113,11 +109,16 @@ class Quantizer(keras.layers.Layer):
         self._metric_names = list(metrics or ())
         self.flip_ratio = None
 
-    def attach(self, variable):
-        """Build for a variable: its name, and where a learned scale starts."""
+    def bind(self, kernel):
+        """Belong to one kernel: its name, its columns, where a learned scale starts.
+
+        Args:
+            kernel: What has a `variable`, a `path` and a `view`, such as a
+                `HardwareKernel`.
+        """
         if not self.built:
-            self._track_flips(variable.shape, variable.path)
-            self.build(variable.shape)
+            self._track_flips(kernel.variable.shape, kernel.path)
+            self.build(kernel.variable.shape)
 
     def build(self, input_shape):
         self._track_flips(input_shape, self.name)

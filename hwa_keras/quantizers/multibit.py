@@ -153,8 +153,8 @@ class NoOp(Quantizer):
 
     Example:
         >>> quantizer = hwa_keras.quantizers.NoOp(precision=1)
-        >>> [float(v) for v in quantizer(np.array([-0.3, 2.0]))]
-        [-0.3, 2.0]
+        >>> [float(v) for v in quantizer(np.array([-0.25, 2.0]))]
+        [-0.25, 2.0]
     """
 
     def __init__(self, precision, **kwargs):

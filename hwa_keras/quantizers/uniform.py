@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from hwa_keras.quantizers.base import Quantizer, family, fans, in_float32, is_number
+from hwa_keras.quantizers.base import Quantizer, family, in_float32, is_number
 from hwa_keras.quantizers.code import Code, largest_magnitude, reduced_axes
 
 __all__ = ["Uniform", "uniform"]
@@ -18,8 +18,8 @@ def uniform(x, levels=256, scale=1.0, scale_gradient=1.0):
 
     q(x) = α·clip(round(x/α·n)/n, −1, 1) with n = levels − 1 and α = `scale`. The
     gradient with respect to x is 1 for |x| ≤ α and 0 elsewhere. The gradient with
-    respect to α is that of learned step size quantization: round(v·n)/n − v for
-    v = x/α inside the range, and ±1 outside.
+    respect to α is that of learned step size quantization, in terms of α instead of the
+    step α/n: round(v·n)/n − v for v = x/α inside the range, and ±1 outside.
 
     Args:
         x: Tensor of any shape.
@@ -30,6 +30,11 @@ def uniform(x, levels=256, scale=1.0, scale_gradient=1.0):
 
     Returns:
         A tensor of the shape and dtype of `x`.
+
+    Example:
+        >>> x = np.array([-2.0, 0.3, 0.8], "float32")
+        >>> [float(v) for v in hwa_keras.quantizers.uniform(x, levels=3, scale=2.0)]
+        [-2.0, 0.0, 1.0]
 
     Reference:
         - Esser et al., "Learned step size quantization", ICLR 2020,
@@ -73,13 +78,24 @@ class Uniform(Quantizer):
     levels of each polarity, zero included, as a differential pair of devices with L
     conductance levels each would hold. dW_q/dW = 1 for |W| ≤ α, else 0.
 
+    A learned α (`scale="learned"`) is trained as learned step size quantization (LSQ)
+    trains the step Δ = α/Q, Q = L − 1: by Δ ← Δ − lr·g·dL/dΔ with g = 1/√(N·Q), where N
+    counts the weights, or the features of one example, that share an α. As
+    dL/dΔ = Q·dL/dα, the same step in terms of α is α ← α − lr·Q²·g·dL/dα. So α gets
+    Q²·g·dL/dα as its gradient, and plain SGD (with momentum, too) moves Δ as LSQ does,
+    at one learning rate for weights and steps: g is there to make their relative
+    updates alike (section 2.2 of the paper). This is not the derivative of the loss:
+    whatever sums up squares of gradients, as clipping by a global norm does, counts it
+    with its factor. Adam divides the factor out: α moves by about the learning rate a
+    step, which is a Q times smaller part of it than it would be of Δ.
+
     Crossbar-aware weight scaling (`scale="caws"`) is α = √(3/fan_in), with fan_in the
-    product of all axes of the kernel but the last: weights uniform in [−α, α] have the
-    variance α²/3 = 1/fan_in. Keras draws them so with the initializer
-    `"lecun_uniform"`. Other initializers and training may take weights beyond α, where
-    they are clipped and get no gradient; so does `"lecun_uniform"` in einsums with
-    several output axes, such as those of the queries in attention, whose fan_in it
-    counts without these.
+    rows of the kernel's matrix, which is the number of inputs of one output: weights
+    uniform in [−α, α] have the variance α²/3 = 1/fan_in. Keras draws them so with the
+    initializer `"lecun_uniform"` where it counts the same fan_in, which it does not in
+    transposed and depthwise convolutions and in einsums with several input or output
+    axes. Other initializers and training may take weights beyond α, where they are
+    clipped and get no gradient.
 
     Args:
         levels: Integer ≥ 2. Defaults to `256`.
@@ -91,8 +107,9 @@ class Uniform(Quantizer):
             the kernel and is not trained; `training.WeightRemap` sets it anew.
             Defaults to `1.0`.
         axis: `None` for one α per tensor, or the axis (or tuple of axes) that keep
-            an α each: `-1` gives one per output channel. Only for `"max"` and
-            `"learned"`. Defaults to `None`.
+            an α each. Of a kernel `-1` stands for all of its output axes, wherever they
+            are: one α per column of its matrix. Of anything else, and in a tuple, it is
+            the last axis. Only for `"max"` and `"learned"`. Defaults to `None`.
         metrics: `["flip_ratio"]` or None, as for every quantizer.
 
     Attributes:
@@ -109,8 +126,8 @@ class Uniform(Quantizer):
 
     Reference:
         - Esser et al., "Learned step size quantization", ICLR 2020,
-          arXiv:1902.08153 (the gradient of α and its factor 1/√(N·(L−1)), where N
-          counts the weights, or the features of one example, that share an α).
+          arXiv:1902.08153 (equation 3 and section 2.2: the gradient of a step and its
+          factor g).
         - Rasch et al., 2023, arXiv:2302.08469 (`"caws"`).
     """
 
@@ -135,6 +152,7 @@ class Uniform(Quantizer):
         self.levels = int(levels)
         self.scale = float(scale) if fixed else scale
         self.axis = axis
+        self._kept_axes = tuple(axis) if isinstance(axis, list) else axis
         self.alpha = None
         self._scale_gradient = 1.0
 
@@ -143,21 +161,28 @@ class Uniform(Quantizer):
         """Bits of a signed code: sign and magnitude."""
         return 1 + math.ceil(math.log2(self.levels))
 
-    def attach(self, variable):
+    def bind(self, kernel):
+        """Build for a kernel: its output axes, and where its α starts.
+
+        Args:
+            kernel: The hardware's kernel, with `variable`, `path` and `view`.
+        """
+        if self.alpha is None and self.axis == -1:
+            self._kept_axes = kernel.view.columns
         if self.built:
             return
-        self._track_flips(variable.shape, variable.path)
+        variable = kernel.variable
+        self._track_flips(variable.shape, kernel.path)
         if self.scale == "learned":
             self._add_scale(
                 variable.shape,
                 lambda shape, dtype: ops.cast(
-                    largest_magnitude(variable.value, self.axis), dtype
+                    largest_magnitude(variable.value, self._kept_axes), dtype
                 ),
             )
         elif self.scale == "caws":
-            alpha = math.sqrt(3.0 / fans(variable.shape)[0])
-            initializer = keras.initializers.Constant(alpha)
-            self._add_scale(variable.shape, initializer)
+            alpha = math.sqrt(3.0 / kernel.view.matrix_shape[0])
+            self._add_scale(variable.shape, keras.initializers.Constant(alpha))
         self.built = True
 
     def build(self, input_shape):
@@ -166,35 +191,36 @@ class Uniform(Quantizer):
                 "scale='caws' is crossbar-aware weight scaling, which is for kernels: "
                 "activations have no fan-in. Take a number, 'max' or 'learned' where "
                 "the quantizer serves activations. Received a quantizer, "
-                f"'{self.name}', that is attached to no kernel."
+                f"'{self.name}', that is bound to no kernel."
             )
         if self.scale == "learned":
             self._add_scale(input_shape, "ones", batched=True)
         super().build(input_shape)
 
     def _add_scale(self, input_shape, initializer, batched=False):
-        reduced = reduced_axes(self.axis, len(input_shape))
+        reduced = reduced_axes(self._kept_axes, len(input_shape))
         shape: tuple = ()
-        if self.axis is not None:
+        if self._kept_axes is not None:
             shape = tuple(1 if i in reduced else n for i, n in enumerate(input_shape))
         # Of activations LSQ counts the features of one example, not the batch.
         counted = [i for i in reduced if not (batched and i == 0)]
         count = math.prod(input_shape[i] or 1 for i in counted)
-        self._scale_gradient = 1.0 / math.sqrt(count * (self.levels - 1))
+        largest = self.levels - 1
+        self._scale_gradient = largest**2 / math.sqrt(count * largest)
         # Not cast in mixed precision: half a digit of it is a level of a fine grid.
         self.alpha = self.add_weight(
             shape=shape,
             initializer=initializer,
             trainable=self.scale == "learned",
             autocast=False,
-            name="scale",
+            name="alpha",
         )
 
     def quantized(self, inputs):
         inputs = ops.convert_to_tensor(inputs)
         scale = self.scale
         if scale == "max":
-            scale = ops.stop_gradient(largest_magnitude(inputs, self.axis))
+            scale = ops.stop_gradient(largest_magnitude(inputs, self._kept_axes))
         elif scale == "learned":
             scale = self._magnitude()
         elif scale == "caws":
@@ -209,8 +235,7 @@ class Uniform(Quantizer):
         largest = self.levels - 1
         if is_number(self.scale):
             return Code(self.precision, step=self.scale / largest)
-        axis = tuple(self.axis) if isinstance(self.axis, list) else self.axis
-        return Code(self.precision, step=None, largest=largest, axis=axis)
+        return Code(self.precision, step=None, largest=largest, axis=self._kept_axes)
 
     def code_step(self):
         if self.alpha is None:

@@ -7,18 +7,18 @@ import keras
 from keras import ops, tree
 
 from hwa_keras import backend
-from hwa_keras.registry import PACKAGE
-from hwa_keras.substitution import stateless
-from hwa_keras.training.distance import FORMS, Distance
-from hwa_keras.training.hidden_states import find_layer, recorded, report
-from hwa_keras.training.sharpness_aware import SharpnessAwareModel
-from hwa_keras.wrapper import ModelWrapper
+from hwa_keras.core.checkpoint import SavesSeeds
+from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.substitution import stateless
+from hwa_keras.training.distillation_loss import FORMS, Distance
+from hwa_keras.training.probes import Probed, find_layer
+from hwa_keras.training.sharpness_aware import SharpnessAwareSteps
 
 __all__ = ["Distiller"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class Distiller(ModelWrapper, keras.Model):
+class Distiller(SavesSeeds, keras.Model):
     """Trains a student model on labels and on what a teacher model makes of the inputs.
 
     The loss of a training step is
@@ -34,23 +34,21 @@ class Distiller(ModelWrapper, keras.Model):
     - `"hidden_states"`: the mean of (s − t)² over the outputs s and t of a layer of
       each, and over the pairs of layers.
 
-    The student may be an `HWAModel` or hold hardware layers. It runs once a step:
-    its outputs and its hidden states belong to the same draw of noise. The teacher
-    runs as at inference, gets no gradient and never changes, down to the states of
-    stateful recurrent layers; it is no part of `weights` and `layers`, but is saved
-    and loaded with the distiller. D is computed in float32, with the sample weights
-    and the mask that L has, and is logged as `distillation_loss`. The loss of
-    `evaluate`, and so `val_loss`, is L and the added losses alone, to be compared with
-    that of other models.
+    The student may be on hardware. It runs once a step: its outputs and its hidden
+    states belong to the same draw of noise. The teacher runs as at inference, gets no
+    gradient and never changes, down to the states of stateful recurrent layers; it is
+    no part of `weights` and `layers`, but is saved and loaded with the distiller. D is
+    computed in float32, with the sample weights and the mask that L has, and is logged
+    as `distillation_loss`. The loss of `evaluate`, and so `val_loss`, is L and the
+    added losses alone, to be compared with that of other models.
 
-    To train sharpness-aware as well, wrap the distiller:
-    `SharpnessAwareModel.wrap(distiller)`, both compiled.
+    To train sharpness-aware as well: `SharpnessAwareModel.wrap(distiller)`.
 
     Args:
         student: A built Keras model, which is trained; one without a `train_step` or
             a `compute_loss` of its own.
         teacher: A built Keras model for the same inputs, with other variables. It is
-            frozen: `teacher.trainable` becomes False.
+            left as it is.
         form: `"soft_labels"`, `"logits"` or `"hidden_states"`, what the student learns
             from. Defaults to `"soft_labels"`.
         weight: Float in [0, 1], the share of D. With 1 labels are not used, and none
@@ -110,33 +108,25 @@ class Distiller(ModelWrapper, keras.Model):
         _check_models(student, teacher)
         _check_settings(form, weight, temperature, layers)
         kwargs.setdefault("name", f"distilled_{student.name}")
-        super().__init__(student, **kwargs)
+        # Keras scales losses where the policy of what is compiled is mixed_float16.
+        kwargs.setdefault("dtype", student.dtype_policy)
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.student = student
         self.form = form
         self.weight = weight
         self.temperature = temperature
         self.from_logits = from_logits
         self.layer_names = layers and [_pair(entry) for entry in layers]
-        pairs = [
-            (find_layer(student, a, "student"), find_layer(teacher, b, "teacher"))
-            for a, b in self.layer_names or ()
-        ]
-        for layer in sum(pairs, ()):
-            report(layer)
-        teacher.trainable = False
-        self._hidden = _Hidden(teacher, pairs)
+        self._untracked = _Untracked(student, teacher, self.layer_names or ())
         self._distance = Distance(form, temperature, from_logits)
         self.distillation_tracker = keras.metrics.Mean(name="distillation_loss")
         self.built = True
 
     @property
-    def student(self):
-        """The model that is trained."""
-        return self.model
-
-    @property
     def teacher(self):
         """The model that it learns from."""
-        return self._hidden.teacher
+        return self._untracked.teacher.model
 
     @property
     def variables(self):
@@ -144,19 +134,38 @@ class Distiller(ModelWrapper, keras.Model):
         # and conversions see the student alone.
         return [*super().variables, *self.teacher.variables]
 
+    @property
+    def trainable_variables(self):
+        return self.trainable_weights
+
+    @property
+    def non_trainable_variables(self):
+        trained = {id(variable) for variable in self.trainable_variables}
+        return [v for v in self.variables if id(v) not in trained]
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None  # The student has put its own masks on its outputs.
+
     def call(self, inputs, training=None):
-        with recorded() as states:
-            y_pred = self.model(inputs, training=training)
-        self._hidden.passed.states = states if training else None
+        passed = vars(self._untracked.passed)
+        passed.pop("states", None)
+        if not (training and self.layer_names):
+            return self.student(inputs, training=training)
+        self._clear_losses()
+        y_pred, passed["states"], losses = self._untracked.student.run(inputs, True)
+        for loss in losses:
+            # A new tensor: Keras tells owners by identity, and this one has one.
+            self.add_loss(loss + 0.0)
         return y_pred
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        states = vars(self._hidden.passed).pop("states", {})
-        distance = self._compute_distance(
-            x, y_pred, sample_weight, states if training else None
-        )
+        states = None
+        if training:
+            nothing = [None] * len(self.layer_names or ())
+            states = vars(self._untracked.passed).pop("states", nothing)
+        distance = self._compute_distance(x, y_pred, sample_weight, states)
         examples = next(t for t in tree.flatten(x) if t is not None)
         self.distillation_tracker.update_state(
             # Keras has divided it by the number of replicas.
@@ -165,12 +174,6 @@ class Distiller(ModelWrapper, keras.Model):
         )
         if training and self.weight == 1:
             return self._with_added(distance)
-        if not self.compiled:
-            raise ValueError(
-                f"The distiller '{self.name}' is not compiled, and so has no loss for "
-                "the labels. Call distiller.compile(loss=...), also where a model "
-                "around it is compiled."
-            )
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training or self.weight == 0:
             return loss
@@ -188,18 +191,19 @@ class Distiller(ModelWrapper, keras.Model):
                 or None in evaluation, where there is no noise and another pass makes
                 the same.
         """
-        theirs, outputs = _states_and_outputs(self.teacher, x)
-        if not self._hidden.pairs:
+        student, teacher = self._untracked.student, self._untracked.teacher
+        outputs, theirs = _as_at_inference(teacher, x)
+        if not self.layer_names:
             return self._compare(
                 self.student.name, y_pred, self.teacher.name, outputs, sample_weight
             )
         if states is None:
-            states, _ = _states_and_outputs(self.student, x)
+            _, states = _as_at_inference(student, x)
         found = [
-            self._compare(
-                a.name, states.get(id(a)), b.name, theirs.get(id(b)), sample_weight
+            self._compare(a.name, mine, b.name, other, sample_weight)
+            for a, b, mine, other in zip(
+                student.layers, teacher.layers, states, theirs, strict=True
             )
-            for a, b in self._hidden.pairs
         ]
         return sum(found) / len(found)
 
@@ -221,16 +225,15 @@ class Distiller(ModelWrapper, keras.Model):
             raise ValueError(f"'{name}' and '{other}': {error}") from error
 
     def get_config(self):
-        config = super().get_config()
         return {
-            "student": config.pop("model"),
+            "student": keras.saving.serialize_keras_object(self.student),
             "teacher": keras.saving.serialize_keras_object(self.teacher),
             "form": self.form,
             "weight": self.weight,
             "temperature": self.temperature,
             "from_logits": self.from_logits,
             "layers": self.layer_names and [list(pair) for pair in self.layer_names],
-            **config,
+            "name": self.name,
         }
 
     @classmethod
@@ -243,21 +246,26 @@ class Distiller(ModelWrapper, keras.Model):
         return cls(**config)
 
 
-class _Hidden:
+class _Untracked:
     """Holds what Keras shall not track as a part of the distiller."""
 
-    def __init__(self, teacher, pairs):
-        self.teacher = teacher
-        self.pairs = pairs  # Layers (of the student, of the teacher) to compare.
+    def __init__(self, student, teacher, names):
+        pairs = [
+            (find_layer(student, a, "student"), find_layer(teacher, b, "teacher"))
+            for a, b in names
+        ]
+        self.student = Probed(student, [a for a, _ in pairs])
+        self.teacher = Probed(teacher, [b for _, b in pairs])
         # From `call` to `compute_loss`, which each replica runs in its own thread.
         self.passed = threading.local()
 
 
-def _states_and_outputs(model, x):
-    """Hidden states and outputs of a model as at inference, which stays as it is."""
-    with recorded() as states:
-        outputs, _, _ = stateless(model, [], lambda: model(x, training=False))
-    return states, outputs
+def _as_at_inference(probed, x):
+    """Outputs and hidden states of a model, which stays as it is."""
+    (outputs, states, _), _, _ = stateless(
+        probed.model, [], lambda: probed.run(x, training=False)
+    )
+    return outputs, states
 
 
 def _pair(entry):
@@ -304,7 +312,7 @@ def _check_models(student, teacher):
                 f"The {role} '{model.name}' is not built. Call it once on a batch of "
                 "inputs before the distillation."
             )
-    if any(isinstance(m, SharpnessAwareModel) for m in student._flatten_layers()):
+    if any(isinstance(m, SharpnessAwareSteps) for m in student._flatten_layers()):
         raise ValueError(
             f"The student '{student.name}' is sharpness-aware, and its steps would not "
             "be taken. Wrap the distiller of a plain student instead: "

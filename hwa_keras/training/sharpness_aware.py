@@ -1,15 +1,15 @@
 """SharpnessAwareModel: SAM, ASAM and SAMSON as a Keras model."""
 
 import functools
-import re
 
 import keras
-from keras import ops
 
-from hwa_keras.checkpoint import SavesSeeds
-from hwa_keras.registry import PACKAGE
-from hwa_keras.training.perturbation import SCALED, Perturbation
-from hwa_keras.wrapper import ModelWrapper
+from hwa_keras.conversion.hardware_model import model_class, register_mixin
+from hwa_keras.core.checkpoint import SavesSeeds
+from hwa_keras.core.keras_private import become, forget_compiled, serialized_as
+from hwa_keras.core.registry import PACKAGE
+from hwa_keras.training.perturbation import SCALED
+from hwa_keras.training.sharpness import Sharpness
 
 if keras.backend.backend() == "tensorflow":
     from hwa_keras.training.train_step_tensorflow import TrainStep
@@ -18,11 +18,71 @@ else:
         TrainStep,
     )
 
-__all__ = ["SharpnessAwareModel"]
+__all__ = ["SharpnessAware", "SharpnessAwareModel", "SharpnessAwareSteps"]
+
+
+class SharpnessAwareSteps(SavesSeeds, TrainStep):
+    """Mixin of all models that take sharpness-aware steps.
+
+    Attributes:
+        sharpness: The `Sharpness`, all settings.
+    """
+
+    @property
+    def rho(self):
+        """The size of the neighborhood; set it to change it."""
+        return self.sharpness.perturbation.rho
+
+    @rho.setter
+    def rho(self, value):
+        self.sharpness.perturbation.rho = value
+
+    @property
+    def non_trainable_variables(self):
+        # What a JAX step must be told of; not a weight, so that weights load from and
+        # into plain models.
+        radius = self.sharpness.perturbation.radius
+        return [*super().non_trainable_variables, radius]
+
+
+@register_mixin
+class SharpnessAware(SharpnessAwareSteps):
+    """Mixin that `SharpnessAwareModel.wrap` puts before the class of a model."""
+
+    digital_class: type
+
+    def compile_from_config(self, config):
+        # Keras does not call a `compile` of one's own when it loads a model.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if getattr(self, "optimizer", None) is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self):
+        with serialized_as(self, self.digital_class):
+            model = keras.saving.serialize_keras_object(self)
+        model.pop("compile_config", None)
+        return {"model": model, **self.sharpness.get_config()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        arguments, rest = Sharpness.arguments_from(config)
+        model = keras.saving.deserialize_keras_object(
+            rest["model"], custom_objects=custom_objects
+        )
+        return _look_ahead(model, Sharpness(**arguments))
+
+
+def _setting(name):
+    """A property that stands for an attribute of the settings."""
+    return property(
+        lambda self: getattr(self.sharpness, name),
+        lambda self, value: setattr(self.sharpness, name, value),
+        doc=f"`{name}` of the settings; see `SharpnessAwareModel`.",
+    )
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
+class SharpnessAwareModel(SharpnessAwareSteps, keras.Model):
     """A Keras model trained in flat regions of its loss: SAM, ASAM or SAMSON.
 
     Each step takes the gradient at W + ε instead of at W, where ε raises the loss of
@@ -39,9 +99,9 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
     - a gradient that is not finite leaves the weights as they were, as does one of a
       `LossScaleOptimizer`.
 
-    A model is made from inputs and outputs as a `keras.Model` is, by subclassing, or
-    from another model with `SharpnessAwareModel.wrap(model)`, which takes any Keras
-    model, an `HWAModel` included.
+    A model is made from inputs and outputs as a `keras.Model` is, or by subclassing;
+    and `SharpnessAwareModel.wrap(model)` has any Keras model train so, in place,
+    whether on hardware or not.
 
     Args:
         *args: Arguments of `keras.Model`: inputs and outputs, or nothing in a subclass.
@@ -82,9 +142,15 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, chapter 5.
     """
 
+    perturbation = _setting("perturbation")
+    every = _setting("every")
+    m = _setting("m")
+    synchronized = _setting("synchronized")
+    same_noise = _setting("same_noise")
+
     def __new__(cls, *args, **kwargs):
         if not hasattr(cls, "output_names") and _has_ends(args, kwargs):
-            cls = _functional(cls)  # type: ignore[arg-type]
+            cls = _functional(cls)
         return super().__new__(cls)
 
     def __init__(
@@ -101,39 +167,27 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
         same_noise=True,
         **kwargs,
     ):
-        for name, value in (("every", every), ("m", m)):
-            if value is None and name == "m":
-                continue
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer ≥ 1. Received: {name}={value!r}."
-                )
-        if synchronized and m is not None:
-            raise ValueError(
-                "`synchronized=True` asks for one ε of the whole batch, and `m` for "
-                f"several. Received: m={m}. Leave one of them out."
-            )
-        self.perturbation = Perturbation(method, rho, eta, norm, scaled)
+        self.sharpness = Sharpness(
+            method, rho, eta, norm, scaled, every, m, synchronized, same_noise
+        )
         super().__init__(*args, **kwargs)
-        self.every = every
-        self.m = m
-        self.synchronized = synchronized
-        self.same_noise = same_noise
 
     @classmethod
     def wrap(cls, model, **kwargs):
-        """Train any Keras model sharpness-aware.
+        """Have any Keras model train sharpness-aware, in place.
+
+        The model stays what it is, with its own `call`, losses, metrics, `test_step`,
+        outputs and methods: only its `train_step` is another. `hwa_keras.to_digital`
+        undoes it, together with the hardware.
 
         Args:
-            model: A built Keras model, such as one of `keras.applications` or an
-                `HWAModel`. Its own `compute_loss` and `compute_metrics` are used where
-                it has them, as in `keras.distillation.Distiller`, which must then be
-                compiled itself.
-            **kwargs: Arguments of `SharpnessAwareModel`.
+            model: A built Keras model, such as one of `keras.applications`, one that
+                `to_hwa` converted, or a `Distiller`.
+            **kwargs: Arguments of `SharpnessAwareModel`, but for those of
+                `keras.Model`.
 
         Returns:
-            A `SharpnessAwareModel` that shares the variables of `model`, which stays
-            usable and is `wrapped.model`.
+            The model itself.
 
         Raises:
             ValueError: If the model is not built, is sharpness-aware already, or has a
@@ -144,69 +198,20 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
             >>> hwa = hwa_keras.to_hwa(model, kernel_quantizer="ste_sign", verbose=0)
             >>> sharp = hwa_keras.training.SharpnessAwareModel.wrap(hwa, method="asam")
             >>> sharp.compile("sgd", "mse")
-            >>> sharp.model is hwa
+            >>> sharp is model
             True
         """
-        return _Wrapped(model, **kwargs)
-
-    @property
-    def rho(self):
-        """The size of the neighborhood."""
-        return self.perturbation.rho
-
-    @rho.setter
-    def rho(self, value):
-        self.perturbation.rho = value
-
-    @property
-    def non_trainable_variables(self):
-        # What a JAX step must be told of; not a weight, so that weights load from and
-        # into plain models.
-        return [*super().non_trainable_variables, self.perturbation.radius]
-
-    @property
-    def state_variables(self):
-        """What a look changes beside the weights: statistics, seeds, metrics."""
-        return [*super().non_trainable_variables, *self.metrics_variables]
-
-    @property
-    def statistics(self):
-        """What a step moves once: the moving statistics of normalizations."""
-        return [v for v in super().non_trainable_variables if "float" in v.dtype]
-
-    def looks_ahead(self, iteration):
-        """Whether the step of an iteration does, as a bool or a bool scalar."""
-        return True if self.every == 1 else ops.equal(iteration % self.every, 0)
-
-    def check_trainable(self):
-        """Raise `ValueError` if no sharpness-aware step can be taken."""
-        if not self.trainable_variables:
-            raise ValueError(
-                f"The model '{self.name}' has no trainable weights, so that there is "
-                "no direction to look ahead in. Set layer.trainable = True for some "
-                "of its layers."
-            )
-        _check_plain(self.optimizer)
+        _check_wrappable(model)
+        return _look_ahead(model, Sharpness(**kwargs))
 
     def get_config(self):
-        arguments = {name: getattr(self, name) for name in _ARGUMENTS}
-        return {
-            **super().get_config(),
-            **self.perturbation.get_config(),
-            **arguments,
-        }
+        return {**super().get_config(), **self.sharpness.get_config()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        if "scaled" in config:
-            config["scaled"] = Perturbation.from_config(
-                {"scaled": config["scaled"]}
-            ).scaled
+        own, config = Sharpness.arguments_from(config)
         if "input_layers" not in config:
-            return cls(**config)
-        mine = (*_ARGUMENTS, "method", "rho", "eta", "norm", "scaled")
-        own = {key: config.pop(key) for key in mine if key in config}
+            return cls(**config, **own)
         trainable = config.pop("trainable", None)
         model = keras.Model.from_config(config, custom_objects=custom_objects)
         return cls(
@@ -218,73 +223,38 @@ class SharpnessAwareModel(SavesSeeds, TrainStep, keras.Model):
         )
 
 
-_ARGUMENTS = ("every", "m", "synchronized", "same_noise")
+def _look_ahead(model, sharpness):
+    """Give a model the class that takes sharpness-aware steps."""
+    become(model, model_class(SharpnessAware, type(model)))
+    model.sharpness = sharpness
+    forget_compiled(model)
+    return model
 
 
-@keras.saving.register_keras_serializable(package=PACKAGE, name="SharpnessAwareWrapper")
-class _Wrapped(SharpnessAwareModel, ModelWrapper, keras.Model):
-    """What `SharpnessAwareModel.wrap` makes."""
-
-    def __init__(self, model, **kwargs):
-        if not (getattr(model, "built", False) or getattr(model, "weights", ())):
-            raise ValueError(
-                f"The model '{getattr(model, 'name', model)}' is not built. Call it "
-                "once on a batch of inputs before wrapping it."
-            )
-        if any(isinstance(m, SharpnessAwareModel) for m in model._flatten_layers()):
-            raise ValueError(
-                f"The model '{model.name}' is sharpness-aware already; wrapped again "
-                "it would look ahead twice."
-            )
-        if type(model).train_step is not keras.Model.train_step:
-            raise ValueError(
-                f"The model '{model.name}' has a `train_step` of its own, which "
-                "SharpnessAwareModel would replace. Make it a subclass of "
-                "SharpnessAwareModel, with its loss in `compute_loss`."
-            )
-        kwargs.setdefault("name", f"sharpness_aware_{model.name}")
-        super().__init__(model, **kwargs)
-        self.built = True
-
-    def call(self, inputs, training=None):
-        return self.model(inputs, training=training)
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        # Keras passes `training` on to methods that name it, and `_compute_loss` too.
-        own = self._has_own("compute_loss")
-        compute = self.model._compute_loss if own else super().compute_loss
-        return compute(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(self, *args, **kwargs):
-        own = self._has_own("compute_metrics")
-        compute = self.model.compute_metrics if own else super().compute_metrics
-        return compute(*args, **kwargs)
-
-    @property
-    def metrics(self):
-        # Keras leaves out those of a model inside; a loss of its own may move some.
-        own = super().metrics
-        known = {id(metric) for metric in own}
-        replaced = ("loss", "compile_metrics")
-        return own + [
-            metric
-            for metric in self.model.metrics
-            if id(metric) not in known and metric.name not in replaced
-        ]
-
-    def _has_own(self, name):
-        """Whether the wrapped model has a method of its own, and not Keras's."""
-        return getattr(type(self.model), name) is not getattr(keras.Model, name)
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        config["model"] = keras.saving.deserialize_keras_object(
-            config["model"], custom_objects=custom_objects
+def _check_wrappable(model):
+    """Raise `ValueError` for a model whose steps cannot be sharpness-aware."""
+    if not (getattr(model, "built", False) or getattr(model, "weights", ())):
+        raise ValueError(
+            f"The model '{getattr(model, 'name', model)}' is not built. Call it once "
+            "on a batch of inputs before wrapping it."
         )
-        return super().from_config(config)
+    if any(isinstance(m, SharpnessAwareSteps) for m in model._flatten_layers()):
+        raise ValueError(
+            f"The model '{model.name}' is sharpness-aware already; wrapped again it "
+            "would look ahead twice."
+        )
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"The model '{model.name}' has a `train_step` of its own, which "
+            "SharpnessAwareModel would replace. Make it a subclass of "
+            "SharpnessAwareModel, with its loss in `compute_loss`."
+        )
+    for name in ("sharpness", "rho"):
+        if hasattr(model, name):
+            raise ValueError(
+                f"The model '{model.name}' has an attribute `{name}`, which a "
+                "sharpness-aware model has too. Rename it."
+            )
 
 
 def _has_ends(args, kwargs):
@@ -308,18 +278,3 @@ def _functional(cls):
         register(made)
         register(cls)
     return made
-
-
-def _check_plain(optimizer):
-    """Raise `ValueError` for an optimizer that takes sharpness-aware steps itself."""
-    inner = optimizer
-    while inner is not None:
-        name = type(inner).__name__
-        if re.search(r"SAM(?![a-z])|SharpnessAware", name):
-            raise ValueError(
-                f"The optimizer {name} takes sharpness-aware steps itself, and the "
-                "model would look ahead twice. Give the optimizer inside it, such as "
-                "keras.optimizers.SGD(...)."
-            )
-        names = ("inner_optimizer", "base_optimizer", "optimizer", "_optimizer")
-        inner = next((o for o in (getattr(inner, n, None) for n in names) if o), None)

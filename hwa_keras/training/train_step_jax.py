@@ -5,14 +5,15 @@ import keras
 from jax import numpy as jnp
 from keras import ops, tree
 
-from hwa_keras.training.look import Look, look
+from hwa_keras.training.ascent import Look, look
+from hwa_keras.training.sharpness import check_trainable, state_variables, statistics
 
 
 class TrainStep:
-    """Mixin of `SharpnessAwareModel`: `train_step` for JAX."""
+    """Mixin of sharpness-aware models: `train_step` for JAX."""
 
     def train_step(self, state, data):
-        self.check_trainable()
+        check_trainable(self)
         self._check_devices()
         trainable, non_trainable, optimizer_variables, metrics = state
         batch = keras.utils.unpack_x_y_sample_weight(data)
@@ -21,9 +22,9 @@ class TrainStep:
         found = self._look_at(trainable, looked, batch, optimizer_variables, rho)
         finite = jnp.all(jnp.array([jnp.all(jnp.isfinite(g)) for g in found.gradients]))
         after = found.state
-        kept = {id(v) for v in self.statistics}
+        kept = {id(v) for v in statistics(self)}
         for i, (variable, old) in enumerate(
-            zip(self.state_variables, looked, strict=True)
+            zip(state_variables(self), looked, strict=True)
         ):
             if id(variable) in kept and after[i] is not old:
                 after[i] = jnp.where(finite, after[i], old)
@@ -51,7 +52,8 @@ class TrainStep:
         """A `Look` at a batch, or the average of those at each m examples of it."""
         mapping = list(zip(self.optimizer.variables, optimizer_variables, strict=True))
         with keras.StatelessScope(mapping):
-            ahead = self.looks_ahead(ops.convert_to_tensor(self.optimizer.iterations))
+            iterations = ops.convert_to_tensor(self.optimizer.iterations)
+            ahead = self.sharpness.looks_ahead(iterations)
 
         def scale_loss(loss):
             with keras.StatelessScope(mapping):
@@ -62,21 +64,22 @@ class TrainStep:
                 self, trainable, state, batch, ahead, rho, scale_loss, lambda g: g
             )
 
-        if self.m is None:
+        if self.sharpness.m is None:
             return look_at(state, batch)
         return self._average(look_at, state, batch)
 
     def _average(self, look_at, state, batch):
         size = len(next(t for t in tree.flatten(batch) if t is not None))
-        averaged = [id(v) for v in self.statistics]
-        is_averaged = [id(v) in averaged for v in self.state_variables]
+        m = self.sharpness.m
+        averaged = [id(v) for v in statistics(self)]
+        is_averaged = [id(v) in averaged for v in state_variables(self)]
         first, looks = state, []
-        for start in range(0, size, self.m):
+        for start in range(0, size, m):
             part = tree.map_structure(
-                lambda t, i=start: None if t is None else t[i : i + self.m], batch
+                lambda t, i=start: None if t is None else t[i : i + m], batch
             )
             found = look_at(state, part)
-            looks.append((min(self.m, size - start) / size, found))
+            looks.append((min(m, size - start) / size, found))
             # Seeds and metrics go on; statistics start from the same values.
             state = [
                 old if fixed else new
@@ -99,8 +102,8 @@ class TrainStep:
         )
 
     def _check_devices(self):
-        distribution = keras.distribution.distribution()
-        if self.synchronized is False and distribution and jax.device_count() > 1:
+        distributed = keras.distribution.distribution() and jax.device_count() > 1
+        if self.sharpness.synchronized is False and distributed:
             raise ValueError(
                 "`synchronized=False` asks for one ε per replica, and JAX runs one "
                 "program on all devices, without replicas. Leave `synchronized` out, "

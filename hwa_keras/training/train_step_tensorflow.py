@@ -5,27 +5,39 @@ import tensorflow as tf
 from keras import ops, tree
 
 from hwa_keras import backend
-from hwa_keras.training.look import look
+from hwa_keras.training.ascent import look
+from hwa_keras.training.sharpness import check_trainable, state_variables, statistics
 
 
 class TrainStep:
-    """Mixin of `SharpnessAwareModel`: `train_step` for TensorFlow."""
+    """Mixin of sharpness-aware models: `train_step` for TensorFlow."""
 
     def train_step(self, data):
-        self.check_trainable()
+        check_trainable(self)
         batch = keras.utils.unpack_x_y_sample_weight(data)
-        if self.m is None:
+        self._make_trackers(batch)
+        if self.sharpness.m is None:
             gradients, moves, logs = self._look_at(batch)
         else:
             gradients, moves = self._look_at_parts(batch)
             logs = self.get_metrics_result()
         finite = _all_finite(gradients)
-        for variable, move in zip(self.statistics, moves, strict=True):
+        for variable, move in zip(statistics(self), moves, strict=True):
             if move is not None:
                 old = variable.value
                 variable.assign(tf.where(finite, old + move, old))
         self._apply_if(finite, gradients)
         return logs
+
+    def _make_trackers(self, batch):
+        """Have Keras make the metrics that track a loss for each of several outputs.
+
+        It makes them when it first sees targets: too late for a step whose state is
+        read before.
+        """
+        loss, y = self._compile_loss, batch[1]
+        if loss is not None and not loss.built and len(tree.flatten(y)) > 1:
+            self._symbolic_build(data_batch=batch)
 
     def _look_at(self, batch):
         """Gradients, moves of the statistics, and logs.
@@ -33,19 +45,19 @@ class TrainStep:
         Seeds and metrics are updated for real.
         """
         x, y, sample_weight = batch
-        variables = self.state_variables
+        variables = state_variables(self)
         state = [tf.convert_to_tensor(v.value) for v in variables]
         found = look(
             self,
             [tf.convert_to_tensor(v.value) for v in self.trainable_variables],
             state,
             batch,
-            self.looks_ahead(self.optimizer.iterations),
-            self.perturbation.radius.value,
+            self.sharpness.looks_ahead(self.optimizer.iterations),
+            self.sharpness.perturbation.radius.value,
             self.optimizer.scale_loss,
             self._shared,
         )
-        moves = {id(v): None for v in self.statistics}
+        moves = {id(v): None for v in statistics(self)}
         for variable, old, new in zip(variables, state, found.state, strict=True):
             if new is old:
                 continue
@@ -63,7 +75,7 @@ class TrainStep:
     def _look_at_parts(self, batch):
         """Gradients and moves of the statistics, averaged over each m examples."""
         size = _batch_size(batch)
-        part = _cut(batch, self.m, equally=self.jit_compile)
+        part = _cut(batch, self.sharpness.m, equally=self.jit_compile)
 
         def body(i, done, gradients, moves):
             examples = part(i)
@@ -79,7 +91,7 @@ class TrainStep:
 
         zeros = [
             [tf.zeros_like(v.value) for v in variables]
-            for variables in (self.trainable_variables, self.statistics)
+            for variables in (self.trainable_variables, statistics(self))
         ]
         *_, gradients, moves = tf.while_loop(
             lambda i, done, *_: done < size,
@@ -89,7 +101,7 @@ class TrainStep:
         return gradients, moves
 
     def _shared(self, gradients):
-        if not self.synchronized or backend.replicas() == 1:
+        if not self.sharpness.synchronized or backend.replicas() == 1:
             return gradients
         known = [g for g in gradients if g is not None]
         context = tf.distribute.get_replica_context()

@@ -129,6 +129,23 @@ def test_conversions_settings_notes_and_versions_are_told(tmp_path):
     assert "<p>First.</p>" in page.text and "<p>Second.</p>" in page.text
 
 
+def test_circuits_are_told_where_there_are_some(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6, name="hidden")])
+    hardware = hwa_keras.Hardware(
+        kernel_noise="programming_noise",
+        dac=hwa_keras.circuits.DAC(8, range="learned"),
+        adc=hwa_keras.circuits.ADC(6, range=4.0),
+    )
+    hwa_keras.to_hwa(model, hardware=hardware, verbose=0)
+    report(tmp_path / "report.html", "A year", drift_result(), conversions=model)
+    page = Page(tmp_path / "report.html")
+    (row,) = [row for row in page.rows if row[0] == "hidden/kernel"]
+    assert row[-1].startswith("DAC(bits=8, range='learned'")
+    assert "ADC(bits=6, range=[-4.0, 4.0]" in row[-1]
+    # The noise's scale and the DAC's range are no weights of the model: 48 of 54.
+    assert "48 weights, 88.9 % of the model’s" in page.text
+
+
 def test_text_of_the_user_is_escaped(tmp_path):
     nasty = '<script>alert("1")</script> & "quoted"'
     report(
@@ -221,7 +238,7 @@ def test_bad_input_is_told(tmp_path):
         report(path, "A year", sections=[Section("Bits", "", ["a", "b"], [[1, 2, 3]])])
     with pytest.raises(TypeError, match="`results` must be a DriftResult.*'x'"):
         report(path, "A year", ["x"])
-    with pytest.raises(TypeError, match="`conversions` must be a HWAModel"):
+    with pytest.raises(TypeError, match="`conversions` must be a HardwareModel"):
         report(path, "A year", drift_result(), conversions=[keras.Sequential()])
     with pytest.raises(TypeError, match="A figure must be .* Received: 3"):
         report(path, "A year", drift_result(), figures=[(3, "caption")])

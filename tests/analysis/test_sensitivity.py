@@ -1,5 +1,7 @@
 """Which layers a metric depends on: one kernel at a time through more noise."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import ops
 import hwa_keras
 from hwa_keras import noise, random
 from hwa_keras.analysis import layer_sensitivity, robustness_curve
+from hwa_keras.core.views import MatrixView
 from hwa_keras.layers import HWADense
 from hwa_keras.quantizers import SteSign, Uniform
 from tests import zoo
@@ -50,7 +53,8 @@ def read_by_hand(model, index, one, quantizers, chip):
     """A kernel of a chip, read through a noise."""
     variable = model.trainable_weights[index]
     quantizer = quantizers[index]
-    own = one.for_kernel(variable.path, quantizer)
+    view = MatrixView(tuple(variable.shape))
+    own = one.for_kernel(SimpleNamespace(path="k", quantizer=quantizer, view=view))
     seed = random.fold_in(random.fold_in(random.seed_from(chip), index), 0)
     w = variable.value if quantizer is None else quantizer(variable.value)
     return ops.convert_to_numpy(own.perturb(w, seed, own.strength(chip=seed)))
@@ -78,7 +82,7 @@ def test_every_sample_is_that_of_a_chip_with_these_bits_flipped():
 
 
 @pytest.mark.slow
-def test_the_kernels_of_a_hwa_model_are_those_that_it_quantizes():
+def test_the_kernels_of_a_converted_model_are_those_that_it_quantizes():
     model = keras.Sequential(
         [keras.Input((6,))] + [keras.layers.Dense(n, use_bias=False) for n in (6, 4, 5)]
     )
@@ -90,7 +94,7 @@ def test_the_kernels_of_a_hwa_model_are_those_that_it_quantizes():
     sharp = hwa_keras.training.SharpnessAwareModel.wrap(hwa)
     sharp.compile("sgd", "mse")
     found = [measure(m, p_base=0.1, p_probe=0.4) for m in (hwa, sharp)]
-    assert found[0].levels[1:] == [t.path for t in hwa.transformations]
+    assert found[0].levels[1:] == [k.path for k in hwa_keras.hardware_kernels(hwa)]
     for curve in found:
         check_by_hand(curve, rest, BOTH[1:] * 2, noise.BitFlip, (0, 1))
 

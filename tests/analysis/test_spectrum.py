@@ -275,7 +275,7 @@ def test_bad_input_of_a_spectrum():
         spectrum(network(), layer="tail")
     with pytest.raises(ValueError, match="`layer` selects no layer with a kernel"):
         spectrum(network(), layer=keras.layers.Conv2D)
-    with pytest.raises(TypeError, match="A layer is selected by its name"):
+    with pytest.raises(TypeError, match="A selector is a layer name or path"):
         spectrum(network(), layer=3)
     with pytest.raises(ValueError, match="has no kernels.*not built"):
         spectrum(keras.Sequential([keras.layers.Dense(3)]))

@@ -33,19 +33,19 @@ def test_a_hardware_model_draws_its_noise_for_each_batch():
     # eight columns and two draws with a deviation of √(2·12/16) (and 2·w·noise).
     added = np.mean([draw[1] - clean[1] for draw in draws])
     assert abs(added - 12) < 5 * np.sqrt(2 * 12 / 16) + 1
-    # The counters of the seeds: of the dropout's and of the noise's.
+    # The counters of the seeds: of the dropout's and of the noise's of two kernels.
     states = [v for v in hwa.variables if v.name == "seed_generator_state"]
-    assert sorted(int(state[1]) for state in values(states)) == [0, 2]
+    assert sorted(int(state[1]) for state in values(states)) == [0, 2, 2]
 
 
-def test_without_noise_a_hardware_model_is_the_model_that_it_wraps():
+def test_without_noise_a_hardware_model_is_the_model_with_its_kernels_quantized():
     model, x = small(), inputs(40)
     grid = hwa_keras.quantizers.Uniform(16, "max")
     hwa = hwa_keras.to_hwa(model, grid, verbose=0)
-    quantized = [w for _, w in hwa.quantized_kernels()]
-    expected = by_hand(model, [x], 0.015, values(quantized))
+    quantized = [k.quantized() for k in hwa_keras.hardware_kernels(hwa)]
+    expected = by_hand(small(), [x], 0.015, values(quantized))
     adapt_batchnorm(hwa, x)
-    assert_close(statistics(model), expected)
+    assert_close(statistics(hwa), expected)
 
 
 def test_hardware_layers_draw_the_noise_of_their_outputs():
@@ -58,6 +58,19 @@ def test_hardware_layers_draw_the_noise_of_their_outputs():
     # The standard error of a variance s² over n samples is s²·√(2/n).
     error = (clean[1] + 4) * np.sqrt(2 / 8000)
     assert np.all(np.abs(noisy[1] - clean[1] - 4) < 5 * error)
+
+
+def test_a_chip_has_no_noise_of_outputs_but_what_is_always_there():
+    x = inputs(4000)
+    for always, added in ((False, 0.0), (True, 4.0)):
+        noise = OutputNoise(2.0, always=always)
+        model = small(hwa_keras.layers.HWADense, output_noise=noise, noise_seed=1)
+        exact = hwa_keras.devices.PCM(programming_scale=0, drift_scale=0, read_scale=0)
+        chip = hwa_keras.program(model, exact, seed=1, compensation="none")
+        clean = by_hand(model, [x], 0.0)
+        adapt_batchnorm(chip, x, momentum=0.0, batches=1, batch_size=4000)
+        error = (clean[1] + 4) * np.sqrt(2 / 4000)
+        assert np.all(np.abs(statistics(chip)[1] - clean[1] - added) < 5 * error)
 
 
 def test_hardware_layers_draw_the_noise_of_their_kernels():
@@ -92,8 +105,8 @@ def test_a_recurrent_layer_drops_nothing():
         statistics(adapt_batchnorm(model, x, momentum=0.0)) for _ in range(2)
     )
     assert np.all(first[0] != second[0])
-    lstm.kernel_noises[0].scale.assign(0.0)
-    lstm.kernel_noises[1].scale.assign(0.0)
+    for each in lstm.noises():
+        each.scale.assign(0.0)
     found = statistics(adapt_batchnorm(model, x, momentum=0.0))
     y = ops.convert_to_numpy(lstm(x)).astype("float64")
     assert_close(found, [y.mean(0), y.var(0)])

@@ -41,7 +41,7 @@ def relative(found, expected):
 
 def test_artefacts_equal_the_chip_in_a_process_without_hwa_keras(tmp_path):
     chip = chip_of(zoo.residual_cnn(), read_noise="off")
-    x = zoo.inputs_for(chip.structure)
+    x = zoo.inputs_for(chip)
     np.save(tmp_path / "x.npy", x)
     expected = [ops.convert_to_numpy(chip(x, t=t)) for t in TIMES]
     hwa_keras.export(chip, tmp_path / "chip")
@@ -64,7 +64,7 @@ def test_artefacts_equal_the_chip_in_a_process_without_hwa_keras(tmp_path):
 @pytest.mark.parametrize("compensation", ["none", "oracle", "measured"])
 def test_every_compensation_is_in_the_tflite_graph(tmp_path, compensation):
     chip = chip_of(zoo.mlp(), compensation=compensation, read_noise="off")
-    x = zoo.inputs_for(chip.structure)
+    x = zoo.inputs_for(chip)
     hwa_keras.export_tflite(chip, tmp_path / "chip.tflite")
     assert hwa_keras.verify_export(tmp_path / "chip.tflite", chip, x, TIMES) <= 1e-5
     start, end = (ops.convert_to_numpy(chip(x, t=t)) for t in (0.0, TIMES[-1]))
@@ -76,14 +76,14 @@ def test_every_compensation_is_in_the_tflite_graph(tmp_path, compensation):
 )
 def test_saved_models_of_every_kind_are_verified(tmp_path, build):
     chip = chip_of(build())
-    x = zoo.inputs_for(chip.structure)
+    x = zoo.inputs_for(chip)
     hwa_keras.export(chip, tmp_path / "chip")
     assert hwa_keras.verify_export(tmp_path / "chip", chip, x, TIMES) <= 1e-6
 
 
 def test_a_subclassed_model_needs_an_example(tmp_path):
     chip = chip_of(zoo.subclassed())
-    x = zoo.inputs_for(chip.structure)
+    x = zoo.inputs_for(chip)
     with pytest.raises(ValueError, match="Pass example=x"):
         hwa_keras.export(chip, tmp_path / "chip")
     hwa_keras.export_tflite(chip, tmp_path / "chip.tflite", example=x)
@@ -92,7 +92,7 @@ def test_a_subclassed_model_needs_an_example(tmp_path):
 
 def test_frozen_read_noise_is_one_draw_in_the_artefact(tmp_path):
     chip = chip_of(zoo.mlp(), read_noise="frozen")
-    x = zoo.inputs_for(chip.structure)
+    x = zoo.inputs_for(chip)
     path = tmp_path / "chip.tflite"
     hwa_keras.export_tflite(chip, path, read_noise="frozen")
     assert hwa_keras.verify_export(path, chip, x, TIMES, read_noise="frozen") <= 1e-5
@@ -100,10 +100,11 @@ def test_frozen_read_noise_is_one_draw_in_the_artefact(tmp_path):
 
 
 def test_verification_sees_another_chip(tmp_path):
-    chip = chip_of(zoo.mlp())
+    model = zoo.mlp()
+    chip = chip_of(model)
     hwa_keras.export(chip, tmp_path / "chip")
-    other = hwa_keras.program(chip.structure, "pcm", seed=2)
-    x = zoo.inputs_for(chip.structure)
+    other = hwa_keras.program(model, "pcm", seed=2)
+    x = zoo.inputs_for(chip)
     assert hwa_keras.verify_export(tmp_path / "chip", other, x, TIMES) > 1e-3
 
 
@@ -114,8 +115,9 @@ def test_tflite_holds_built_in_operators_only(tmp_path):
 
 
 def test_an_existing_export_stays_whole(tmp_path, monkeypatch):
-    chip = chip_of(zoo.mlp())
-    x = zoo.inputs_for(chip.structure)
+    model = zoo.mlp()
+    chip = chip_of(model)
+    x = zoo.inputs_for(chip)
     for export, path in (
         (hwa_keras.export, tmp_path / "chip"),
         (hwa_keras.export_tflite, tmp_path / "chip.tflite"),
@@ -135,15 +137,16 @@ def test_an_existing_export_stays_whole(tmp_path, monkeypatch):
             with pytest.raises(OSError, match="disk is full"):
                 export(chip, path, overwrite=True)
         assert hwa_keras.verify_export(path, chip, x, TIMES) <= 1e-5
-        other = hwa_keras.program(chip.structure, "pcm", seed=2)
+        other = hwa_keras.program(model, "pcm", seed=2)
         export(other, path, overwrite=True)
         assert hwa_keras.verify_export(path, other, x, TIMES) <= 1e-5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["chip", "chip.tflite"]
 
 
 def test_bad_input(tmp_path):
-    chip = chip_of(zoo.mlp())
-    x = zoo.inputs_for(chip.structure)
+    model = zoo.mlp()
+    chip = chip_of(model)
+    x = zoo.inputs_for(chip)
     with pytest.raises(TypeError, match="Only a Keras model, or a chip"):
         hwa_keras.export("chip.keras", tmp_path / "chip")
     with pytest.raises(ValueError, match="'off' or 'frozen'"):
@@ -158,20 +161,63 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="no TensorFlow Lite file"):
         hwa_keras.verify_export(foreign, chip, x, TIMES)
     plain = tmp_path / "plain"
-    chip.structure.export(plain, verbose=False)
+    model.export(plain, verbose=False)
     with pytest.raises(ValueError, match="no signature 'serve'"):
         hwa_keras.verify_export(plain, chip, x, TIMES)
 
 
-def test_hwa_models_export_as_keras_models_do(tmp_path):
+def loads_as(path, model, x):
+    """Whether what Keras exported gives what the model does."""
     import tensorflow as tf
 
+    loaded = tf.saved_model.load(path)
+    served = ops.convert_to_numpy(loaded.serve(x))
+    return relative(served, ops.convert_to_numpy(model(x, training=False))) <= 1e-5
+
+
+@pytest.mark.parametrize("build", [zoo.mlp, zoo.subclassed], ids=lambda f: f.__name__)
+def test_keras_exports_fitted_models_and_their_chips(tmp_path, build):
+    hwa = hwa_keras.to_hwa(build(), "ste_sign", "programming_noise", verbose=0)
+    x, y = zoo.digits_like(30)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    hwa.compile("adam", loss, metrics=["accuracy"])
+    hwa.fit(x, y, verbose=0)
+    hwa.evaluate(x, y, verbose=0)
+    hwa.predict(x, verbose=0)
+    hwa.export(tmp_path / "hwa", verbose=False)
+    assert loads_as(tmp_path / "hwa", hwa, x)
+    chip = hwa_keras.program(hwa, "pcm", seed=1, read_noise="frozen")
+    chip.evaluate(x, y, verbose=0)
+    for t in (0.0, 1e6):
+        chip.t = t
+        chip.export(tmp_path / f"chip_{t:g}", verbose=False)
+        assert loads_as(tmp_path / f"chip_{t:g}", chip, x)
+    assert not loads_as(tmp_path / "chip_0", chip, x)
+
+
+def test_what_cannot_be_compared_never_verifies(tmp_path):
     model = zoo.mlp()
-    hwa = hwa_keras.to_hwa(model, "ste_sign", "programming_noise", verbose=0)
     x = zoo.inputs_for(model)
-    expected = ops.convert_to_numpy(hwa(x))
-    signature = [keras.InputSpec(shape=(None, 12), dtype="float32")]
-    hwa.export(tmp_path / "hwa", input_signature=signature, verbose=False)
-    loaded = tf.saved_model.load(tmp_path / "hwa")
-    served = loaded.serve(x)
-    np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
+    chip = chip_of(model)
+    hwa_keras.export(chip, tmp_path / "good")
+    hwa_keras.export(model, tmp_path / "good_model", verbose=0)
+    model.layers[2].bias.assign([np.nan, 0.0, np.inf])
+    broken = chip_of(model)
+    hwa_keras.export(broken, tmp_path / "broken")
+    hwa_keras.export(model, tmp_path / "broken_model", verbose=0)
+    for name, other in (("good", broken), ("broken", chip), ("broken", broken)):
+        with pytest.raises(ValueError, match="'output' is not finite.*of 12 values"):
+            hwa_keras.verify_export(tmp_path / name, other, x, [1.0])
+    for name in ("good_model", "broken_model"):
+        with pytest.raises(ValueError, match="8 of 12 values of the original"):
+            hwa_keras.verify_export(tmp_path / name, model, x)
+    for times, message in (
+        ([], "`times` is empty"),
+        ([1.0, np.nan], "t=nan"),
+        ([-1.0], "t=-1"),
+        ([1e39], "32-bit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hwa_keras.verify_export(tmp_path / "good", chip, x, times)
+    with pytest.raises(ValueError, match="not empty"):
+        hwa_keras.verify_export(tmp_path / "good", chip, x[:0], [1.0])

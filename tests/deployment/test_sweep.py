@@ -123,12 +123,24 @@ def test_takes_a_tf_dataset(swept):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"chips": 0}, "`chips` must be an integer"),
-        ({"tolerance": 0}, "`tolerance` must be positive"),
+        ({"chips": 0}, "`chips` of drift_sweep must be an integer"),
+        ({"chips": True}, "chips=True"),
+        ({"chips": range(0)}, "empty range"),
+        ({"batch_size": True}, "`batch_size` of drift_sweep must be an integer"),
+        ({"tolerance": 0}, "`tolerance` of drift_sweep must be a positive"),
+        ({"tolerance": True}, "tolerance=True"),
+        ({"tolerance": float("nan")}, "tolerance=nan"),
         ({"compensation": "gdc"}, "none, oracle, measured"),
         ({"compensation": []}, "one or more of"),
         ({"times": []}, "`times` is empty"),
         ({"times": [-1.0]}, "not negative"),
+        ({"times": [1.0, float("nan")]}, "t=nan"),
+        ({"times": [1e39]}, r"32-bit float too, .*t=1e\+39"),
+        ({"times": {"now": True}}, "t=True"),
+        ({"times": [1.0, 1.0]}, "the same time twice"),
+        ({"times": {"a": 2.0**24, "b": 2.0**24 + 1}}, "'a'.*'b'.*one 32-bit number"),
+        ({"times": [1e6 + 1, 1e6 + 2]}, r"both called '1e\+06 s'.*dictionary"),
+        ({"times": {1: 1.0, "1": 2.0}}, "both called '1'"),
         ({"metric": "f1"}, "not among the compiled ones: .*accuracy"),
         ({"data": None}, "`data` is missing"),
         ({"data": (np.zeros((0, 12)), np.zeros(0))}, "`data` is empty"),
@@ -141,6 +153,13 @@ def test_bad_input(swept, kwargs, message):
     arguments = {"device": "pcm", "data": data, "chips": 1, "verbose": 0, **kwargs}
     with pytest.raises(ValueError, match=message):
         hwa_keras.drift_sweep(model, **arguments)
+
+
+@pytest.mark.parametrize("name", ["chips", "batch_size", "tolerance"])
+def test_a_monte_carlo_run_refuses_what_is_no_number(swept, name):
+    model, data, _ = swept
+    with pytest.raises(ValueError, match=f"`{name}` of monte_carlo .*{name}=True"):
+        hwa_keras.monte_carlo(model, "pcm", data, **{name: True})
 
 
 def test_an_uncompiled_model_is_refused():
@@ -170,10 +189,14 @@ def test_shares_of_the_chips_join_to_the_whole(swept, tmp_path):
     shares[1].to_json(tmp_path / "share.json")
     content = json.loads((tmp_path / "share.json").read_text(encoding="utf-8"))
     joined = DriftResult.join(shares[0], DriftResult.from_dict(content))
-    assert joined.records == [result.records[i] for i in (0, 2, 1)]
+    assert shares[0].numbers == [0, 2] and shares[1].numbers == [1]
+    assert joined.to_dict() == result.to_dict()
     assert joined.rows() == DriftResult.join(joined).rows()
+    for again, named in ((shares[0], "0, 2"), (joined, "0, 1, 2")):
+        with pytest.raises(ValueError, match=f"count them twice: {named}"):
+            DriftResult.join(joined, again)
+    with pytest.raises(ValueError, match="no results to join"):
+        DriftResult.join()
     other = hwa_keras.drift_sweep(model, "pcm", data, [1.0], chips=1, verbose=0)
     with pytest.raises(ValueError, match="different sweeps: their `times`"):
         DriftResult.join(shares[0], other)
-    with pytest.raises(ValueError, match="empty range"):
-        hwa_keras.drift_sweep(model, "pcm", data, chips=range(0))

@@ -16,7 +16,8 @@ from hwa_keras.noise import AdditiveGaussian, BitFlip, Compose, ProgrammingNoise
 from hwa_keras.quantizers import DoReFa, NoOp, Uniform
 from hwa_keras.quantizers.code import Code
 from tests import zoo
-from tests.bits import as_numpy, assert_rate
+from tests.bits import as_numpy, assert_rate, held
+from tests.bits import quantized as targets
 
 YEAR = 31_536_000.0
 WIDTH = 180  # Kernels of 32,400 weights; of somewhat more, XLA compiles the chip's.
@@ -68,20 +69,9 @@ def one_layer(quantizer="ste_sign", noise=None, inputs=WIDTH):
     return keras.Sequential([keras.Input((inputs,)), dense(quantizer, noise)])
 
 
-def targets(model):
-    """The quantized kernels, NumPy arrays."""
-    return [as_numpy(w) for layer in model.layers for _, w in layer.quantized_kernels()]
-
-
 def seen(chip, **kwargs):
     """The kernel of the only layer of a chip, as its outputs show it at a call."""
-    return as_numpy(
-        chip(np.eye(chip.tiles[0].kernel_shape[0], dtype="float32"), **kwargs)
-    )
-
-
-def held(chip):
-    return [as_numpy(tile.kernel.value) for tile in chip.tiles]
+    return as_numpy(chip(np.eye(chip.tiles[0].kernel().view.matrix_shape[0]), **kwargs))
 
 
 MODELS = {
@@ -331,19 +321,16 @@ def converted():
 )
 def test_every_kernel_of_a_layer_or_model_has_a_memory_of_its_own(make):
     model, owner = make()
-    rates = np.linspace(0.1, 0.5, len(owner.kernels)).astype("float32")
-    for noise, rate in zip(owner.noises(), rates, strict=True):
-        noise.p.assign(rate)
+    kernels = hwa_keras.hardware_kernels(owner)
+    rates = np.linspace(0.1, 0.5, len(kernels)).astype("float32")
+    for kernel, rate in zip(kernels, rates, strict=True):
+        kernel.noise.p.assign(rate)
     chip = hwa_keras.program(model, SRAM(), seed=1, read_noise="frozen")
-    by_id = {
-        id(k): (as_numpy(w), r)
-        for (k, w), r in zip(owner.quantized_kernels(), rates, strict=True)
-    }
-    assert len(chip.tiles) == len(by_id) > 1
-    for tile in chip.tiles:
-        w, rate = by_id[id(chip.structure.weights[tile.index])]
+    assert len(chip.tiles) == len(kernels) > 1
+    cases = zip(chip.tiles, held(chip), targets(model), rates, strict=True)
+    for tile, found, w, rate in cases:
         assert tile.device.p == pytest.approx(float(rate))
-        assert_rate(as_numpy(tile.kernel.value) != w, rate)
+        assert_rate(found != w, rate)
 
 
 def test_rules_mix_memories_with_other_devices():
@@ -411,9 +398,8 @@ def test_chips_save_and_load_bit_equal(memory, read_noise, tmp_path):
     again = keras.models.load_model(tmp_path / "chip.keras")
     for one, other in zip(chip.tiles, again.tiles, strict=True):
         assert one.device == other.device
-        assert as_numpy(one.kernel.value).tobytes() == (
-            as_numpy(other.kernel.value).tobytes()
-        )
+    for one, other in zip(held(chip), held(again), strict=True):
+        assert one.tobytes() == other.tobytes()
     x = zoo.inputs_for(model)
     for t in (None, YEAR):
         np.testing.assert_array_equal(chip(x, t=t), again(x, t=t))
@@ -514,7 +500,7 @@ def program(model, device):
         ),
         (
             lambda: ProgrammingNoise(SRAM(0.1))(np.ones((2, 2)), random.seed_from(1)),
-            r"only once a chip is programmed. Train with .*BitFlip\(p\)",
+            r"belong to the bits of a kernel on a chip. Train with .*BitFlip\(p\)",
         ),
         (
             lambda: SRAM(0.1).draw_read_noise((2, 2), random.seed_from(1)),

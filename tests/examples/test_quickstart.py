@@ -40,10 +40,10 @@ def test_a_run_writes_all_that_it_says(tmp_path):
         assert str(out / name) in done.stdout.replace("\n", "")
 
     # The table on the terminal, the CSV and the JSON hold the same numbers.
-    assert "hwa_model: accuracy over time, 2 chips" in done.stdout
+    assert "hardware_aware: accuracy over time, 2 chips" in done.stdout
     with open(out / "results.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
-    assert [row["model"] for row in rows] == ["digital"] * 15 + ["hwa_model"] * 15
+    assert [row["model"] for row in rows] == ["digital"] * 15 + ["hardware_aware"] * 15
     assert [row["time"] for row in rows] == 6 * TIMES
     for row in rows:
         low, mean, high = (float(row[key]) for key in ("low95", "mean", "high95"))

@@ -101,7 +101,7 @@ def test_a_chip_reads_on_where_it_stopped_and_begins_anew_in_a_sweep():
         chip.tiles,
         strict=True,
     ):
-        own.assign(tile.kernel)
+        own.assign(tile.kernel().variable)
     streams = np.concatenate([windows[i][0] for i in range(3)], axis=1)
     targets = np.concatenate([windows[i][1] for i in range(3)], axis=1)
     found = LOSS(targets, logits_by_hand(whole, streams).astype("float32"))
@@ -144,27 +144,23 @@ def test_the_export_begins_at_zero(tmp_path):
     assert hwa_keras.verify_export(tmp_path / "lm", chip, x, [1.0, 1e6]) < 1e-5
 
 
-def test_keras_own_stateful_layers_are_refused_on_chips():
-    model = keras.Sequential(
-        [
-            keras.Input(batch_shape=(2, 3, 4)),
-            keras.layers.LSTM(5, stateful=True),
-        ]
-    )
-    with pytest.raises(ValueError, match="HWALSTM"):
-        hwa_keras.program(model, "pcm", seed=0)
+def on_hardware(model):
+    return hwa_keras.to_hwa(model, kernel_quantizer="ste_sign", verbose=0)
 
 
-@pytest.mark.tensorflow_only
-def test_keras_own_stateful_layers_carry_on_under_hardware_noise():
-    layer = keras.layers.LSTM(5, stateful=True)
-    model = keras.Sequential([keras.Input(batch_shape=(2, 3, 4)), layer])
-    hwa = hwa_keras.to_hwa(model, kernel_quantizer="ste_sign", verbose=0)
+def on_a_chip(model):
+    return hwa_keras.program(model, "pcm", seed=0, read_noise="off")
+
+
+@pytest.mark.parametrize("put", [on_hardware, on_a_chip])
+def test_keras_own_stateful_layers_carry_on(put):
+    layers = [keras.Input(batch_shape=(2, 3, 4)), keras.layers.LSTM(5, stateful=True)]
+    model = put(keras.Sequential(layers))
     x = np.ones((2, 3, 4), "float32")
-    first, second = (np.array(hwa(x)) for _ in range(2))
+    first, second = (np.array(model.predict(x, verbose=0)) for _ in range(2))
     assert np.abs(second - first).max() > 1e-3
-    layer.reset_state()
-    np.testing.assert_array_equal(hwa(x), first)
+    model.layers[0].reset_state()
+    np.testing.assert_array_equal(model.predict(x, verbose=0), first)
 
 
 def test_depth_must_be_positive():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwa_keras import models
-from hwa_keras.kernels import find_kernels
+from hwa_keras.core.kernels import find_kernels
 
 
 def trainable(model):

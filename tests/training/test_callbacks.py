@@ -7,7 +7,7 @@ from keras import ops
 
 import hwa_keras
 from hwa_keras.constraints import AggressiveClip, HistogramClip
-from hwa_keras.kernels import find_kernels
+from hwa_keras.core.kernels import find_kernels
 from hwa_keras.noise import AdditiveGaussian, Compose, DropConnect
 from hwa_keras.training import ConstrainKernels, NoiseRamp
 from hwa_keras.training.callbacks import noises_of
@@ -69,7 +69,7 @@ def test_a_ramp_of_no_epochs_is_at_its_end_at_once():
 def test_the_noise_follows_the_ramp_without_retracing():
     """At scale 0 a training call is the inference call; above it is not."""
     model = noisy_mlp()
-    x = zoo.inputs_for(model.model)
+    x = zoo.inputs_for(model)
     seen = []
 
     class Watch(keras.callbacks.Callback):
@@ -148,7 +148,7 @@ def hardware_mlp():
 
 def step(model, callbacks=(), jit_compile="auto", compiled=False):
     """A few updates that are large enough to drive every kernel out of ±0.2."""
-    x, y = zoo.inputs_for(getattr(model, "model", model), 16), np.arange(16) % 3
+    x, y = zoo.inputs_for(model, 16), np.arange(16) % 3
     if not compiled:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.SGD(1.0), loss, jit_compile=jit_compile)

@@ -251,6 +251,7 @@ def test_a_sharpness_aware_step_is_that_of_the_formulas(form):
     x, y = problem()
     distiller = compiled(Distiller(student(), teacher(), weight=0.3, **FORMS[form]))
     sharp = SharpnessAwareModel.wrap(distiller, rho=0.3)
+    assert sharp is distiller
     compiled(sharp, metrics=["accuracy"])
     w = started(distiller.student)
     before = distiller.teacher.get_weights()
@@ -309,22 +310,28 @@ def test_with_all_the_weight_labels_do_not_count():
     assert_equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("weight", [0, 0.4, 1])
-def test_penalties_of_the_student_count_once_and_of_the_teacher_never(weight):
+@pytest.mark.parametrize(
+    ("weight", "form"),
+    [(0, "soft_labels"), (0.4, "soft_labels"), (1, "soft_labels")]
+    + [(0.4, "hidden_states")],
+)
+def test_penalties_of_the_student_count_once_and_of_the_teacher_never(weight, form):
     x, y = problem()
     penalized = student(
         kernel_regularizer=keras.regularizers.L2(0.5),
         activity_regularizer=keras.regularizers.L2(0.25),
     )
-    distiller = compiled(Distiller(penalized, teacher(), weight=weight, temperature=3))
+    distiller = compiled(Distiller(penalized, teacher(), weight=weight, **FORMS[form]))
     w = started(penalized)
     theirs = theirs_of(distiller.teacher, x)
-    distance, loss = parts("soft_labels", w, x, y, theirs)
+    distance, loss = parts(form, w, x, y, theirs)
     penalty = 0.5 * (w["kernel_1"] ** 2).sum()
     penalty += 0.25 * (outputs(w, x)[0] ** 2).sum() / len(x)
     expected = (1 - weight) * loss + weight * distance + penalty
-    logs = distiller.train_on_batch(x, y, return_dict=True)
-    assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)
+    for _ in range(2):
+        started(penalized)
+        logs = distiller.train_on_batch(x, y, return_dict=True)
+        assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)
     started(penalized)
     tested = distiller.test_on_batch(x, y, return_dict=True)
     assert float(tested["loss"]) == pytest.approx(loss + penalty, rel=1e-5)
@@ -341,7 +348,9 @@ def test_the_teacher_stays_as_it_is():
     clip = hwa_keras.training.ConstrainKernels(lambda w: 0.5 * w)
     distiller.fit(x, y, epochs=2, verbose=0, callbacks=[clip])
     assert_equal(before, [numpy(v) for v in large.variables])
-    assert not large.trainable_variables and not large.losses
+    assert large.trainable and len(large.trainable_variables) == 8
+    for layer in [*large.layers, *distiller.student.layers]:
+        assert "call" not in vars(layer) and type(layer).__module__.startswith("keras")
     assert [v.path for v in distiller.trainable_variables] == [
         v.path for v in distiller.student.trainable_variables
     ]
@@ -364,7 +373,7 @@ class Watched(Distiller):
     """Keeps what D was computed of."""
 
     def _compare(self, name, mine, other, theirs, sample_weight):
-        self._hidden.seen = mine
+        self._untracked.seen = mine
         return super()._compare(name, mine, other, theirs, sample_weight)
 
 
@@ -376,7 +385,7 @@ def test_hidden_states_are_of_the_pass_of_the_outputs(noise):
         model = hwa_keras.to_hwa(
             student(), kernel_noise=disturbing, skip=("last",), verbose=0
         )
-        head = model.model.get_layer("head")
+        head = model.get_layer("head")
     else:
         hidden = (
             hwa_keras.layers.HWADense(4, kernel_noise=disturbing, name="hidden")
@@ -391,7 +400,7 @@ def test_hidden_states_are_of_the_pass_of_the_outputs(noise):
     for _ in range(2):
         y_pred = distiller(x, training=True)
         distiller.compute_loss(x, y, y_pred, training=True)
-        states.append(numpy(distiller._hidden.seen))
+        states.append(numpy(distiller._untracked.seen))
         np.testing.assert_allclose(numpy(head(states[-1])), numpy(y_pred), atol=1e-5)
     assert np.abs(states[0] - states[1]).max() > 0.1
 
@@ -410,12 +419,12 @@ def test_of_a_layer_called_twice_the_last_outputs_count():
 def test_layers_are_found_at_any_depth():
     x = zoo.digits_like(8)[0]
     model = hwa_keras.to_hwa(zoo.nested(), verbose=0)
-    names = [layer.name for layer in model.model.get_layer("inner").layers]
+    names = [layer.name for layer in model.get_layer("inner").layers]
     other = zoo.subclassed()  # Its hidden layer has 8 units too.
     for name in (names[0], f"inner/{names[0]}"):
         layers = [(name, other.hidden.name)]
         distiller = Distiller(model, other, "hidden_states", weight=1, layers=layers)
-        mine = numpy(model.model.get_layer("inner").layers[0](x))
+        mine = numpy(model.get_layer("inner").layers[0](x))
         expected = squares(numpy(other.hidden(x)), mine).mean()
         assert loss_of(distiller, x, None) == pytest.approx(expected, rel=1e-5)
 
@@ -456,6 +465,50 @@ def test_mixed_precision(form, policy):
     assert np.isfinite(logs["loss"]).all() and logs["loss"][-1] < logs["loss"][0]
 
 
+@pytest.mark.parametrize("sharp", [False, True])
+def test_no_step_is_traced_twice(sharp):
+    traces = []
+
+    def linear(x):
+        traces.append(1)
+        return x
+
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(4, linear, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    hwa_keras.to_hwa(model, kernel_noise="programming_noise", verbose=0)
+    distiller = Distiller(model, teacher(), **FORMS["hidden_states"])
+    if sharp:
+        SharpnessAwareModel.wrap(distiller)
+    compiled(distiller)
+    distiller.optimizer.build(distiller.trainable_variables)
+    x, y = problem()
+    fit = {"batch_size": 4, "verbose": 0}
+    distiller.fit(x, y, **fit)
+    before = len(traces)
+    ramp = hwa_keras.training.NoiseRamp(epochs=2)
+    distiller.fit(x, y, epochs=3, callbacks=[ramp], **fit)
+    assert len(traces) == before
+
+
+def test_a_student_may_change_between_fits():
+    x, y = problem()
+    distiller = compiled(Distiller(student(), teacher(), **FORMS["hidden_states"]))
+    distiller.fit(x, y, verbose=0)
+    small = distiller.student
+    noise = hwa_keras.noise.AdditiveGaussian(0.5)
+    hwa_keras.to_hwa(small, kernel_noise=noise, verbose=0)
+    draws = [numpy(distiller(x, training=True)) for _ in range(2)]
+    assert np.abs(draws[0] - draws[1]).max() > 0.1
+    compiled(distiller).fit(x, y, verbose=0)
+    hwa_keras.to_digital(small)
+    small.get_layer("hidden").trainable = False
+    before = small.get_weights()
+    compiled(distiller).fit(x, y, verbose=0)
+    assert_equal(before[:2], small.get_weights()[:2])
+    assert np.any(before[2] != small.get_weights()[2])
+
+
 @pytest.mark.tensorflow_only
 def test_two_replicas_train_to_the_result_of_one_device():
     fresh.run(
@@ -494,31 +547,39 @@ def test_saving_and_loading(tmp_path):
     distiller = Distiller(hwa, teacher(), weight=0.25, **FORMS["hidden_states"])
     distiller.compile(keras.optimizers.SGD(0.1, momentum=0.9), LOSS)
     distiller.fit(x, y, verbose=0)
-    sharp = compiled(SharpnessAwareModel.wrap(distiller))
     distiller.save(tmp_path / "plain.keras")
-    sharp.save(tmp_path / "sharp.keras")
     loaded = keras.models.load_model(tmp_path / "plain.keras")
-    again = keras.models.load_model(tmp_path / "sharp.keras")
-    for one in (loaded, again.model):
-        assert_equal(one.teacher.get_weights(), distiller.teacher.get_weights())
-        assert_equal(one.get_weights(), distiller.get_weights())
-        assert one.get_config()["layers"] == [["hidden", "features"]]
-        assert (one.weight, one.form) == (0.25, "hidden_states")
     states = [[numpy(v) for v in m.optimizer.variables] for m in (distiller, loaded)]
     assert_equal(*states)
+    sharp = compiled(SharpnessAwareModel.wrap(distiller))
+    sharp.save(tmp_path / "sharp.keras")
+    again = keras.models.load_model(tmp_path / "sharp.keras")
+    for one in (loaded, again):
+        assert_equal(one.teacher.get_weights(), distiller.teacher.get_weights())
+        assert_equal(one.get_weights(), distiller.get_weights())
+        assert one.layer_names == [("hidden", "features")]
+        assert (one.weight, one.form) == (0.25, "hidden_states")
     for one in (sharp, again):  # The loss and the seeds are the same.
         one.fit(x, y, epochs=2, shuffle=False, verbose=0)
     for a, b in zip(sharp.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    assert hwa_keras.to_digital(distiller) is hwa.model
-    assert hwa_keras.to_digital(sharp) is hwa.model
+    assert hwa_keras.to_digital(sharp) is distiller
+    assert type(distiller) is Distiller and distiller.student is hwa
+    assert not hwa_keras.hardware_kernels(hwa)
+    assert type(hwa) is type(student())
 
 
 @pytest.mark.slow
 def test_it_loads_in_a_fresh_process(tmp_path):
-    hwa = hwa_keras.to_hwa(student(), kernel_quantizer="ste_sign", verbose=0)
-    distiller = Distiller(hwa, teacher(), **FORMS["hidden_states"])
-    models = {"plain": distiller, "sharp": SharpnessAwareModel.wrap(distiller)}
+    plain, sharp = (
+        Distiller(
+            hwa_keras.to_hwa(student(), kernel_quantizer="ste_sign", verbose=0),
+            teacher(),
+            **FORMS["hidden_states"],
+        )
+        for _ in range(2)
+    )
+    models = {"plain": plain, "sharp": SharpnessAwareModel.wrap(sharp)}
     inputs = dict.fromkeys(models, problem()[0])
     fresh.assert_loads_equal(models, inputs, tmp_path)
 
@@ -559,6 +620,18 @@ def test_a_distiller_is_programmed_like_its_student():
         chip = hwa_keras.program(model, "pcm", seed=1, read_noise="off")
         found.append(numpy(chip(x)))
     assert_equal(*found)
+
+
+def test_a_chip_of_a_distiller_tells_its_own_hidden_states():
+    hwa = hwa_keras.to_hwa(student(), kernel_quantizer="ste_sign", verbose=0)
+    distiller = compiled(Distiller(hwa, teacher(), **FORMS["hidden_states"]))
+    x, y = problem()
+    distiller.train_on_batch(x, y)
+    chip = hwa_keras.program(distiller, "pcm", seed=1, read_noise="off")
+    mine = numpy(cut(chip.student, "hidden")(x))
+    expected = squares(theirs_of(distiller.teacher, x)[0], mine).mean()
+    found = chip.evaluate(x, y, verbose=0, return_dict=True)
+    assert found["distillation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 # --- Refusals
@@ -620,7 +693,7 @@ def test_models_that_cannot_be_distilled():
     for model in (small, sharing):
         with pytest.raises(ValueError, match="share variables.*clone_model"):
             Distiller(small, model)
-    sharp = SharpnessAwareModel.wrap(small)
+    sharp = SharpnessAwareModel.wrap(student())
     with pytest.raises(ValueError, match=r"SharpnessAwareModel.wrap\(distiller\)"):
         Distiller(sharp, large)
     with pytest.raises(ValueError, match="has a `compute_loss` of its own"):
@@ -651,9 +724,8 @@ def test_shapes_that_differ():
 def test_steps_that_lack_something():
     x, y = problem()
     distiller = Distiller(student(), teacher(), **FORMS["hidden_states"])
-    sharp = compiled(SharpnessAwareModel.wrap(distiller))
-    with pytest.raises(ValueError, match="is not compiled"):
-        sharp.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="compile"):
+        distiller.fit(x, y, verbose=0)
     compiled(distiller)
     y_pred = distiller(x, training=True)
     distiller.compute_loss(x, y, y_pred)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import hwa_keras
+from hwa_keras.core import random
 from hwa_keras.datasets import Batches
-from hwa_keras.training import SeedEpochs
+from hwa_keras.training import Distiller, SeedEpochs
 from tests import zoo
 
 
@@ -79,6 +80,27 @@ def test_epochs_and_seeds_differ(tmp_path):
         ).history["loss"]
     # Same weights and data: only the dropout masks can tell the losses apart.
     assert len({*runs[7], *runs[8]}) == 6
+
+
+def test_seeds_what_trains_and_leaves_a_teacher():
+    student, teacher = network(True), network(False)
+    distiller = Distiller(student, teacher)
+
+    def states(model):
+        states = [v for v in model.variables if random.is_seed_state(v)]
+        return [np.array(v).tolist() for v in states]
+
+    before = states(teacher)
+    callback = SeedEpochs(3)
+    callback.set_model(distiller)
+    seen = []
+    for epoch in (0, 1, 0):
+        callback.on_epoch_begin(epoch)
+        seen.append(states(student))
+    # A dropout, and a hardware kernel for each of two layers: three streams.
+    assert len({tuple(s) for s in seen[0] + seen[1]}) == 6
+    assert seen[0] == seen[2]
+    assert states(teacher) == before
 
 
 def test_wrong_arguments_are_errors():

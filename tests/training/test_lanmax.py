@@ -8,9 +8,9 @@ import pytest
 from keras import ops
 
 import hwa_keras
-from hwa_keras.cost.energy import stored_kernels
 from hwa_keras.layers import HWADense
 from hwa_keras.noise import BitFlip
+from hwa_keras.profile.energy import stored_kernels
 from hwa_keras.training import LaNMax, UniformNoise
 from hwa_keras.training.callbacks.lanmax import regression_slopes
 from tests import fresh

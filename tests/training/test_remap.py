@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 import hwa_keras
-from hwa_keras.kernels import equipment, find_kernels
+from hwa_keras.core.kernels import find_kernels
 from hwa_keras.layers import HWADense
 from hwa_keras.noise import AdditiveGaussian
 from hwa_keras.quantizers import Uniform
@@ -48,12 +48,15 @@ def distilled():
 
 def scaled(model):
     """Pairs (kernel, α) of the kernels with crossbar-aware weight scaling."""
-    equipped = equipment(model)
     return [
-        (k.variable, equipped[id(k.variable)][0].alpha)
+        (k.variable, k.quantizer.alpha)
         for k in find_kernels(model)[0]
-        if id(k.variable) in equipped
+        if k.quantizer is not None
     ]
+
+
+def quantized(model):
+    return [kernel.quantized() for kernel in hwa_keras.hardware_kernels(model)]
 
 
 def values(model):
@@ -125,15 +128,15 @@ def test_remaps_the_student_and_leaves_what_is_not_trained():
 def test_changes_the_rounding_and_no_weight():
     """Learning rate 0, so that nothing else changes anything."""
     model = converted()
-    kept = [np.array(w) for w in model.model.get_weights()]
+    kept = [np.array(k.variable) for k in find_kernels(model)[0]]
     before = values(model)
     outputs = ops.convert_to_numpy(model(X))
     fit(model, WeightRemap(interval=8), rate=0.0)
-    for old, new in zip(kept, model.model.get_weights(), strict=True):
+    for old, (new, _) in zip(kept, values(model), strict=True):
         np.testing.assert_array_equal(new, old)
     bounds = []
-    for (w, old), (_, new), (_, q) in zip(
-        before, values(model), model.quantized_kernels(), strict=True
+    for (w, old), (_, new), q in zip(
+        before, values(model), quantized(model), strict=True
     ):
         q = ops.convert_to_numpy(q)
         assert new == np.abs(w).max() and 0.5 * old < new < old
@@ -172,7 +175,7 @@ def test_weights_beyond_alpha_are_reached_again():
     kernel.assign(3 * kernel.value)
     largest = float(ops.max(ops.abs(kernel.value)))
     fit(model, WeightRemap(8), rate=0.0)
-    (_, q), _ = model.quantized_kernels()
+    q, _ = quantized(model)
     assert float(alpha.value) == float(ops.max(ops.abs(q))) == largest
 
 

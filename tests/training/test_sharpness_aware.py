@@ -9,6 +9,7 @@ from keras import ops
 
 import hwa_keras
 from hwa_keras.training import Perturbation, SharpnessAwareModel
+from hwa_keras.training.sharpness_aware import SharpnessAwareSteps
 from tests import fresh, zoo
 from tests.training import reference
 
@@ -439,10 +440,9 @@ def test_models_of_every_make_train_and_load(name, tmp_path):
     assert history["loss"][-1] < history["loss"][0]
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert isinstance(loaded, SharpnessAwareModel)
-    for key in ("rho", "every", "m", "same_noise", "synchronized"):
-        assert getattr(loaded, key) == getattr(model, key)
-    assert loaded.perturbation.get_config() == model.perturbation.get_config()
+    assert isinstance(loaded, SharpnessAwareSteps)
+    assert type(loaded) is type(model)
+    assert loaded.sharpness.get_config() == model.sharpness.get_config()
     # Training goes on as if it had not been interrupted.
     states = []
     for one in (model, loaded):
@@ -475,17 +475,44 @@ def test_a_model_of_inputs_and_outputs_is_functional():
 
 
 @pytest.mark.slow
-def test_a_wrapped_chip_model_is_programmed_like_the_model():
+def test_a_wrapped_model_is_programmed_like_the_model():
     x, y = zoo.digits_like(32)
     sharp = wrapped_hardware()
     sharp.compile("sgd", LOSS)
     sharp.fit(x, y, verbose=0)
-    assert hwa_keras.to_digital(sharp) is sharp.model.model
+    plain = hwa_keras.to_hwa(zoo.mlp(), kernel_quantizer="ste_sign", verbose=0)
+    pairs = zip(plain.trainable_weights, sharp.trainable_weights, strict=True)
+    for own, trained in pairs:
+        own.assign(ops.copy(trained.value))
     outputs = [
         hwa_keras.program(m, "pcm", seed=1, read_noise="off").predict(x, verbose=0)
-        for m in (sharp, sharp.model)
+        for m in (sharp, plain)
     ]
     np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("hardware_first", [True, False])
+def test_hardware_and_steps_come_in_any_order_and_go_together(hardware_first, tmp_path):
+    x, y = zoo.digits_like(32)
+
+    def on_hardware(model):
+        return hwa_keras.to_hwa(model, kernel_noise="programming_noise", verbose=0)
+
+    order = [on_hardware, SharpnessAwareModel.wrap]
+    model = started_from = zoo.subclassed()
+    for change in order if hardware_first else order[::-1]:
+        model = change(model)
+    assert model is started_from and isinstance(model, zoo.Subclassed)
+    compiled(model).fit(x, y, verbose=0)
+    model.save(tmp_path / "both.keras")
+    loaded = keras.models.load_model(tmp_path / "both.keras")
+    for one in (model, loaded):
+        assert one.rho == 0.05 and len(hwa_keras.hardware_kernels(one)) == 2
+    np.testing.assert_array_equal(
+        model.predict(x, verbose=0), loaded.predict(x, verbose=0)
+    )
+    assert hwa_keras.to_digital(model) is model
+    assert type(model) is zoo.Subclassed
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -513,10 +540,79 @@ def test_a_loss_of_ones_own_is_used_and_counted_once():
     inner.compile(loss=LOSS)
     expected = inner.evaluate(x, y, return_dict=True, verbose=0)
     sharp = SharpnessAwareModel.wrap(inner)
-    sharp.compile(keras.optimizers.SGD(0.0))
-    logs = sharp.fit(x, y, batch_size=32, verbose=0).history
-    assert logs["loss"][0] == pytest.approx(expected["loss"], rel=1e-5)
-    assert logs["penalty"][0] == pytest.approx(expected["penalty"], rel=1e-5)
+    sharp.compile(keras.optimizers.SGD(0.0), LOSS)
+    data = {"validation_data": (x, y)}
+    logs = sharp.fit(x, y, batch_size=32, verbose=0, **data).history
+    for prefix in ("", "val_"):
+        for name in ("loss", "penalty"):
+            found = logs[prefix + name][0]
+            assert found == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_a_model_keeps_what_it_has():
+    class Own(keras.Model):
+        def test_step(self, *args):
+            return {"mine": 1.0} if len(args) == 1 else ({"mine": 1.0}, args[0])
+
+        def answer(self):
+            return 42
+
+    own = Own(*ends())
+    names = own.output_names
+    own.compile(keras.optimizers.SGD(0.1), LOSS)
+    x, y = problem()
+    own.fit(x, y, verbose=0)  # What was compiled before is forgotten.
+    w = started(own)
+    sharp = SharpnessAwareModel.wrap(own, **METHODS["asam"])
+    sharp.train_on_batch(x, y)
+    expected, _, _ = reference.step(w, x, y, 0.1, **METHODS["asam"])
+    for found, key in zip(weights_of(own), reference.NAMES, strict=True):
+        np.testing.assert_allclose(found, expected[key], atol=1e-6, err_msg=key)
+    assert isinstance(sharp, Own) and sharp.answer() == 42
+    assert sharp.output_names == names and sharp.get_layer(index=1).units == 7
+    assert sharp.evaluate(x, y, verbose=0, return_dict=True) == {"mine": 1.0}
+
+
+def several_outputs(kind):
+    """A model with two outputs, and targets and losses for it."""
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(7, activation="tanh")(inputs)
+    a, b = (keras.layers.Dense(3, name=name)(hidden) for name in "ab")
+    x, y = problem()
+    targets = {"a": y, "b": np.eye(3, dtype="float32")[y]}
+    losses = {"a": LOSS, "b": "mse"}
+    if kind == "list":
+        return (inputs, [a, b]), x, list(targets.values()), list(losses.values())
+    return (inputs, {"a": a, "b": b}), x, targets, losses
+
+
+@pytest.mark.parametrize("arguments", [{}, {"every": 2}, {"m": 4}], ids=str)
+@pytest.mark.parametrize("kind", ["list", "dict"])
+@pytest.mark.parametrize("made", ["wrapped", "itself"])
+def test_several_outputs(kind, made, arguments):
+    # With a tiny ρ the steps are the plain ones, with a large one they are not.
+    weights, logs = [], []
+    for rho in (None, 1e-7, 0.5):
+        keras.utils.set_random_seed(2)
+        ends, x, y, loss = several_outputs(kind)
+        if rho is None:
+            model = keras.Model(*ends)
+        elif made == "wrapped":
+            model = keras.Model(*ends)
+            model = SharpnessAwareModel.wrap(model, rho=rho, **arguments)
+        else:
+            model = SharpnessAwareModel(*ends, rho=rho, **arguments)
+        metrics = {"b": "mae"} if kind == "dict" else [None, "mae"]
+        model.compile(keras.optimizers.SGD(0.1), loss, metrics=metrics)
+        fit = {"batch_size": 12, "epochs": 2, "shuffle": False, "verbose": 0}
+        logs.append(model.fit(x, y, **fit).history)
+        weights.append(weights_of(model))
+    assert logs[0].keys() == logs[1].keys()
+    for key in logs[0]:
+        np.testing.assert_allclose(logs[0][key], logs[1][key], rtol=1e-5)
+    for plain, tiny in zip(*weights[:2], strict=True):
+        np.testing.assert_allclose(plain, tiny, atol=1e-6)
+    assert np.abs(weights[0][0] - weights[2][0]).max() > 1e-4
 
 
 @pytest.mark.slow
@@ -527,10 +623,9 @@ def test_keras_distiller_trains_sharpness_aware():
     distiller = distillation.Distiller(
         teacher, student, distillation.LogitsDistillation(), student_loss_weight=0.5
     )
-    distiller.compile("sgd", LOSS)
+    distiller.compile("adam", LOSS)
     before = teacher.get_weights()
     sharp = SharpnessAwareModel.wrap(distiller, rho=0.1)
-    sharp.compile("adam")
     history = sharp.fit(x, y, epochs=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     for a, b in zip(before, teacher.get_weights(), strict=True):
@@ -642,6 +737,10 @@ def test_models_that_cannot_be_trained_so():
         SharpnessAwareModel.wrap(SharpnessAwareModel(*ends()))
     with pytest.raises(ValueError, match="is not built"):
         SharpnessAwareModel.wrap(zoo.Subclassed())
+    named = keras.Model(*ends())
+    named.rho = 3
+    with pytest.raises(ValueError, match="has an attribute `rho`"):
+        SharpnessAwareModel.wrap(named)
 
     class SAMOptimizer(keras.optimizers.SGD):
         pass

@@ -2,7 +2,7 @@
 
 import keras
 
-from hwa_keras.kernels import find_kernels
+from hwa_keras.core.kernels import find_kernels
 
 __all__ = ["ConstrainKernels"]
 

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from hwa_keras import random
-from hwa_keras.substitution import recurrent_states
+from hwa_keras.core import random
+from hwa_keras.core.substitution import recurrent_states
 
 __all__ = ["ResetStates", "SeedEpochs"]
 
@@ -49,11 +49,21 @@ class SeedEpochs(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         base = random.fold_in(random.seed_from(self.seed), epoch)
-        states = [v for v in self.model.variables if random.is_seed_state(v)]
-        for i, state in enumerate(states):
+        for i, state in enumerate(_seed_states(self.model)):
             state.assign(ops.cast(random.fold_in(base, i), state.dtype))
         if self.data is not None:
             self.data.epoch = epoch
+
+
+def _seed_states(model):
+    """The states of a model's seed generators, each once; not those of a teacher."""
+    found = {
+        id(variable): variable
+        for layer in model._flatten_layers()
+        for generator in layer._seed_generators
+        for variable in [generator.state]
+    }
+    return list(found.values())
 
 
 class ResetStates(keras.callbacks.Callback):

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from hwa_keras.cost.energy import stored_kernels
-from hwa_keras.devices.device import check_not_negative, check_positive
-from hwa_keras.devices.sram import check_error_rate, relative_energy
+from hwa_keras.core.checks import check_not_negative, check_positive
+from hwa_keras.devices.bits import check_error_rate
+from hwa_keras.devices.sram import relative_energy
+from hwa_keras.profile.energy import stored_kernels
 
 __all__ = ["LaNMax"]
 

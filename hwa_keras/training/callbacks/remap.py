@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from hwa_keras.kernels import equipment, find_kernels
+from hwa_keras.core.kernels import find_kernels
 from hwa_keras.quantizers import Uniform
 
 __all__ = ["WeightRemap"]
@@ -51,7 +51,7 @@ class WeightRemap(keras.callbacks.Callback):
         ...     np.ones((32, 8)), np.ones((32, 3)), batch_size=8, verbose=0,
         ...     callbacks=[hwa_keras.training.WeightRemap(interval=2)],
         ... )
-        >>> alpha = hwa.kernel_quantizers[0].alpha
+        >>> alpha = hwa_keras.hardware_kernels(hwa)[0].quantizer.alpha
         >>> bool(alpha == ops.max(ops.abs(model.layers[0].kernel)))
         True
 
@@ -110,9 +110,8 @@ class WeightRemap(keras.callbacks.Callback):
 
 def _scaled_kernels(model):
     """Pairs (kernel, variable of α) of the trainable kernels with scale="caws"."""
-    equipped = equipment(model)
     for kernel in find_kernels(model)[0]:
-        quantizer, _ = equipped.get(id(kernel.variable), (None, None))
+        quantizer = kernel.quantizer
         caws = isinstance(quantizer, Uniform) and quantizer.scale == "caws"
         if caws and kernel.variable.trainable:
             yield kernel.variable, quantizer.alpha

@@ -4,20 +4,18 @@ import math
 
 import keras
 
-from hwa_keras.devices.sram import check_error_rate
-from hwa_keras.layers import HardwareLayer
-from hwa_keras.model import HWAModel
+from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.noise import BitFlip, Noise, leaves
-from hwa_keras.training.sharpness_aware import SharpnessAwareModel
+from hwa_keras.training.sharpness_aware import SharpnessAwareSteps
 
 __all__ = ["NoiseRamp", "RhoSchedule", "UniformNoise", "noises_of"]
 
 
 def noises_of(model):
-    """All elementary noises of a model: of `HWAModel`s, hardware layers and layers."""
-    layers = list(model._flatten_layers())
-    owners = [a for a in layers if isinstance(a, (HWAModel, HardwareLayer))]
-    found = leaves(layers) + [noise for owner in owners for noise in owner.noises()]
+    """All elementary noises of a model: of kernels, of their outputs, and layers."""
+    found = leaves(model._flatten_layers())
+    found += [noise for kernel in hardware_kernels(model) for noise in kernel.noises()]
     return list({id(noise): noise for noise in found}.values())
 
 
@@ -149,7 +147,7 @@ class RhoSchedule(keras.callbacks.Callback):
         self.schedule = schedule
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self.model, SharpnessAwareModel):
+        if not isinstance(self.model, SharpnessAwareSteps):
             raise TypeError(
                 f"RhoSchedule needs a SharpnessAwareModel, and '{self.model.name}' is "
                 f"a {type(self.model).__name__}. Wrap it: "

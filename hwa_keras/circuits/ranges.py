@@ -1,0 +1,341 @@
+"""Ranges of converters: checks, grids of codes, bounds from data, gradients.
+
+Pure functions. A range is a pair (low, high), or a bound r that stands for (−r, r); x,
+low, high and r have the unit of the signal.
+"""
+
+import math
+
+from keras import ops
+
+from hwa_keras.quantizers.base import (
+    in_float32,
+    is_number,
+    passed_within,
+    with_pseudo_gradient,
+)
+from hwa_keras.quantizers.uniform import uniform
+
+__all__ = [
+    "batch_bound",
+    "checked_bits",
+    "checked_bound",
+    "checked_pair",
+    "checked_range",
+    "clip_gradient",
+    "clip_learned",
+    "example_bound",
+    "largest_code",
+    "lsq_learned",
+    "moved_start",
+    "quantized_between",
+    "quantized_within",
+    "step_between",
+]
+
+
+def checked_bits(bits, fewest=1, most=16):
+    """`bits` as an `int`, or `ValueError` where it is none from `fewest` to `most`."""
+    if isinstance(bits, bool) or bits not in range(fewest, most + 1):
+        raise ValueError(
+            f"`bits` must be an integer from {fewest} to {most}. Received: "
+            f"bits={bits!r}."
+        )
+    return int(bits)
+
+
+def checked_pair(low, high, finite=True):
+    """The ends of a range as floats, or `ValueError` where they are none."""
+    numbers = is_number(low) and is_number(high) and low < high
+    if not numbers or (finite and not (math.isfinite(low) and math.isfinite(high))):
+        raise ValueError(
+            f"A range must be two {'finite ' if finite else ''}numbers, the lower one "
+            f"first. Received: low={low!r}, high={high!r}."
+        )
+    return float(low), float(high)
+
+
+def checked_bound(value, name="range"):
+    """A bound r as a float, or `ValueError` where it is not positive and finite."""
+    if not (is_number(value) and 0 < value < math.inf):
+        raise ValueError(
+            f"`{name}` must be a positive, finite number. Received: {name}={value!r}."
+        )
+    return float(value)
+
+
+def checked_range(value, names=()):
+    """A range as an argument of a converter: a pair of floats, or a name.
+
+    Args:
+        value: A positive number r for (−r, r), a pair (low, high), or a name.
+        names: Tuple of the names that are allowed.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if isinstance(value, str) and value in names:
+        return value
+    if is_number(value):
+        bound = checked_bound(value)
+        return -bound, bound
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return checked_pair(*value)
+    raise ValueError(
+        "`range` must be a positive number r for (-r, r), a pair (low, high), or one "
+        f"of {', '.join(map(repr, names))}. Received: range={value!r}."
+    )
+
+
+def largest_code(bits):
+    """Q = 2^(bits − 1) − 1: the codes of a symmetric range are −Q … Q."""
+    return 2 ** (bits - 1) - 1
+
+
+def step_between(bits, low, high):
+    """The distance Δ of neighboring codes of a fixed range.
+
+    Δ = (high − low)/(2^bits − 1); on a symmetric range Δ = (high − low)/(2^bits − 2),
+    which leaves one code out and makes zero a code (Rasch et al., 2021,
+    arXiv:2104.02184).
+    """
+    return (high - low) / (2**bits - (2 if low == -high else 1))
+
+
+def quantized_between(x, low, high, step):
+    """Convert on a fixed range: y = low + Δ·round((clip(x, low, high) − low)/Δ).
+
+    Args:
+        x: Float tensor of any shape. Half precision is computed in `float32`.
+        low: Float, the lower end.
+        high: Float, the upper end.
+        step: Float, Δ.
+
+    Returns:
+        A tensor of the shape and dtype of `x`. dy/dx = 1 for low ≤ x ≤ high, else 0.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import quantized_between
+        >>> y = quantized_between(np.array([-1.0, 1.4, 9.0], "float32"), 0.0, 3.0, 1.0)
+        >>> [float(v) for v in y]
+        [0.0, 1.0, 3.0]
+    """
+
+    def forward(x):
+        return ops.round((ops.clip(x, low, high) - low) / step) * step + low
+
+    return with_pseudo_gradient(x, forward, passed_within(low, high))
+
+
+def quantized_within(x, bound, bits):
+    """Convert on a symmetric range: y = r·round(clip(x/r, −1, 1)·Q)/Q.
+
+    Args:
+        x: Float tensor of any shape. Half precision is computed in `float32`.
+        bound: Tensor r ≥ 0 that broadcasts with `x`; 1 is taken where it is 0, which
+            is where nothing is converted but zeros.
+        bits: Integer ≥ 2; Q = 2^(bits − 1) − 1.
+
+    Returns:
+        A tensor of the shape and dtype of `x`. dy/dx = 1 for |x| ≤ r, else 0; no
+        gradient reaches r.
+    """
+    bound = ops.stop_gradient(_one_for_zero(ops.convert_to_tensor(bound)))
+    return uniform(x, largest_code(bits) + 1, bound)
+
+
+def batch_bound(x):
+    """r = max|x| over the whole tensor, as a scalar; 1 where all is zero.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import batch_bound
+        >>> float(batch_bound(np.array([[1.0, -3.0], [0.0, 2.0]], "float32")))
+        3.0
+    """
+    return ops.stop_gradient(_one_for_zero(ops.max(ops.abs(in_float32(x)))))
+
+
+def example_bound(x):
+    """r = max|x| of each example, of shape `[batch, 1, ..., 1]`; 1 where all is zero.
+
+    The noise management of IBM's aihwkit, which scales each input vector by its largest
+    magnitude (`NoiseManagementType.ABS_MAX`; Gokmen et al., 2017, arXiv:1705.08014).
+
+    Raises:
+        ValueError: If `x` has no axis but that of the batch.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import example_bound
+        >>> r = example_bound(np.array([[1.0, -3.0], [0.0, 2.0]], "float32"))
+        >>> [float(v) for v in r[:, 0]]
+        [3.0, 2.0]
+    """
+    if len(x.shape) < 2:
+        raise ValueError(
+            "range='example_max' takes the maximum over all axes but the first, so "
+            f"inputs need at least two. Received: shape {tuple(x.shape)}. Take "
+            "range='batch_max' here."
+        )
+    axes = tuple(range(1, len(x.shape)))
+    largest = ops.max(ops.abs(in_float32(x)), axis=axes, keepdims=True)
+    return ops.stop_gradient(_one_for_zero(largest))
+
+
+def moved_start(bound, batches, x, first=100, stds=3.0):
+    """Set a range from the first batches of data, as aihwkit does.
+
+    For batch number i = `batches` < `first`: r ← (i·r + stds·σ)/(i + 1), with σ the
+    (unbiased) standard deviation of the batch; a batch with σ = 0 does not count. What
+    training did to r meanwhile stays in the mean. The update of `apply_input_range` in
+    IBM/aihwkit-lightning, nn/modules/torch_utils/torch_linear.py (`init_from_data`,
+    `init_std_alpha`), but that a constant batch other than zero gives max|x| for
+    stds·σ.
+
+    Args:
+        bound: Scalar tensor, r.
+        batches: Scalar float tensor, the number of batches that r has seen.
+        x: Float tensor, the batch.
+        first: Number of batches to start from.
+        stds: Float > 0.
+
+    Returns:
+        The new `bound` and `batches`, without gradient.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import moved_start
+        >>> zero = ops.convert_to_tensor(0.0)
+        >>> bound, batches = moved_start(zero, zero, np.array([-1.0, 0.0, 1.0]))
+        >>> float(bound), float(batches)
+        (3.0, 1.0)
+    """
+    x = ops.cast(x, bound.dtype)
+    count = ops.cast(ops.size(x), bound.dtype)
+    variance = ops.sum(ops.square(x - ops.mean(x)))
+    found = stds * ops.sqrt(variance / ops.maximum(count - 1.0, 1.0))
+    found = ops.where(found > 0, found, ops.max(ops.abs(x)))
+    counts = ops.logical_and(batches < first, found > 0)
+    mean = ops.abs((bound * batches + found) / (batches + 1.0))
+    moved = ops.where(counts, mean, bound), ops.where(counts, batches + 1.0, batches)
+    return tuple(ops.stop_gradient(value) for value in moved)
+
+
+def clip_gradient(x, bound, upstream, decay=0.01, min_unclipped=0.95):
+    """The gradient of a learned range in IBM's aihwkit and aihwkit-lightning.
+
+    With u the gradient of the loss with respect to the converted inputs:
+
+    dL/dr = r·(Σ_{x ≥ r} min(u, 0) − Σ_{x ≤ −r} max(u, 0))
+            + decay·r·[share of |x| < r is above min_unclipped]
+
+    An input beyond the range widens it where the loss would fall if the input were
+    passed on larger, and nothing narrows it but the decay, which acts while few inputs
+    are clipped. The gradient is relative to r. The decay is no part of the loss: a
+    scaled loss leaves it as it is. dL/dx = u for |x| ≤ r, else 0.
+
+    This is `InputRangeForward.backward` (with `StraightThroughClamp`) in
+    IBM/aihwkit-lightning, src/aihwkit_lightning/nn/modules/torch_utils/torch_linear.py,
+    and `gradient_relative=True`, `gradient_scale=1` in IBM/aihwkit,
+    `InputRangeParameter`. Names there: `decay`, `input_min_percentage`.
+
+    Args:
+        x: Float tensor of any shape.
+        bound: Scalar tensor r > 0.
+        upstream: Tensor u of the shape of `x`.
+        decay: Float ≥ 0.
+        min_unclipped: Float from 0 to 1.
+
+    Returns:
+        A pair: dL/dx, of the shape of `x`, and dL/dr, a scalar.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import clip_gradient
+        >>> x = ops.convert_to_tensor(np.array([0.5, 3.0, 4.0, -5.0], "float32"))
+        >>> u = ops.convert_to_tensor(np.array([1.0, -1.0, 1.0, 2.0], "float32"))
+        >>> to_x, to_r = clip_gradient(x, ops.convert_to_tensor(2.0), u)
+        >>> [float(v) for v in to_x], float(to_r)
+        ([1.0, 0.0, 0.0, 0.0], -6.0)
+
+    Reference:
+        - Rasch et al., 2023, arXiv:2302.08469 (learned input ranges).
+        - Büchel et al., "AIHWKIT-Lightning", 2024.
+    """
+    zeros = ops.zeros_like(upstream)
+    upper, lower = x >= bound, x <= -bound
+    widening = ops.sum(ops.where(upper, ops.minimum(upstream, 0.0), zeros))
+    widening -= ops.sum(ops.where(lower, ops.maximum(upstream, 0.0), zeros))
+    share = ops.mean(ops.cast(ops.abs(x) < bound, upstream.dtype))
+    shrinking = decay * ops.cast(share > min_unclipped, upstream.dtype)
+    to_x = ops.where(ops.abs(x) <= bound, upstream, zeros)
+    return to_x, bound * (widening + shrinking)
+
+
+def clip_learned(x, bound, bits, decay=0.01, min_unclipped=0.95):
+    """`quantized_within` with the gradient of `clip_gradient` for the bound.
+
+    Args:
+        x: Float tensor of any shape. Half precision is computed in `float32`.
+        bound: Scalar tensor r > 0.
+        bits: Integer ≥ 2.
+        decay: Float ≥ 0.
+        min_unclipped: Float from 0 to 1.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import clip_learned
+        >>> x = np.array([-9.0, 0.4, 1.2], "float32")
+        >>> [float(v) for v in clip_learned(x, 3.0, bits=3)]
+        [-3.0, 0.0, 1.0]
+    """
+    codes = float(largest_code(bits))
+
+    @ops.custom_gradient
+    def convert(x, bound):
+        converted = ops.round(ops.clip(x / bound, -1.0, 1.0) * codes) / codes * bound
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            return clip_gradient(x, bound, upstream, decay, min_unclipped)
+
+        return converted, gradient
+
+    x = ops.convert_to_tensor(x)
+    value = in_float32(x)
+    return ops.cast(convert(value, ops.cast(bound, value.dtype)), x.dtype)
+
+
+def lsq_learned(x, bound, bits):
+    """`quantized_within` with the gradient of learned step size quantization (LSQ).
+
+    LSQ trains the step Δ = r/Q by Δ ← Δ − lr·g·dL/dΔ, with g = 1/√(N·Q), N the features
+    of one example, and dL/dΔ = Σ u·(round(v) − v) for v = x/Δ inside the range, Σ ±u·Q
+    outside. As dL/dΔ = Q·dL/dr, the same step in terms of r is r ← r − lr·Q²·g·dL/dr:
+    Q²·g·dL/dr is what this gives r as its gradient.
+
+    Args:
+        x: Float tensor `[batch, ...]`. Half precision is computed in `float32`.
+        bound: Scalar tensor r > 0.
+        bits: Integer ≥ 2; Q = 2^(bits − 1) − 1.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Example:
+        >>> from hwa_keras.circuits.ranges import lsq_learned
+        >>> x = np.array([[-9.0, 0.4, 1.2]], "float32")
+        >>> [float(v) for v in lsq_learned(x, 3.0, bits=3)[0]]
+        [-3.0, 0.0, 1.0]
+
+    Reference:
+        - Esser et al., "Learned step size quantization", ICLR 2020,
+          arXiv:1902.08153, equation 3 and section 2.2.
+    """
+    codes = largest_code(bits)
+    x = ops.convert_to_tensor(x)
+    features = ops.cast(math.prod(ops.shape(x)[1:]), in_float32(x).dtype)
+    return uniform(x, codes + 1, bound, codes**2 / ops.sqrt(features * codes))
+
+
+def _one_for_zero(bound):
+    return ops.where(bound > 0, bound, ops.ones_like(bound))

@@ -1,0 +1,1 @@
+"""The foundation: random numbers, kernels, modes, copies, and Keras's insides."""

@@ -1,0 +1,210 @@
+"""summary: what a model costs, by the bits of its weights and inputs."""
+
+import collections
+import math
+
+import keras
+
+from hwa_keras.core.kernels import find_kernels
+from hwa_keras.noise import Noise
+from hwa_keras.profile.energy import check_model, memory_energy, stored_kernels
+from hwa_keras.profile.operations import calls_of, uses_per_weight
+from hwa_keras.profile.result import LayerSummary, ModelSummary
+from hwa_keras.quantizers import Quantizer
+
+__all__ = ["summary"]
+
+
+def summary(model, file=None, verbose=1):
+    """Count parameters, memory and operations of a model, by their bits.
+
+    A parameter has the bits of its quantizer's `precision`, and 32 without one. A
+    multiply-accumulate operation (MAC) has the larger of the bits of the weight and of
+    the DAC of its kernel, 32 without one. Biases add no operations. As in Larq,
+    a batch normalization has two parameters a channel, as it does when fused; unlike
+    there, a layer that is called twice does its operations twice. What cannot be
+    counted (recurrent and attention layers, layers of other packages) is shown as "?",
+    is None in the figures and is named beside their sum. In a subclassed model each
+    layer is taken to be called once. Variables of noises do not count; learned scales
+    of quantizers and ranges of converters do. If any kernel
+    has a `BitFlip`, each layer's error rates are told and its share of the energy of
+    `memory_energy`, in which a kernel without quantizer has 16 bits.
+
+    Args:
+        model: Any built Keras model, its layers on hardware or not, also with models
+            inside.
+        file: A text file to print to, or None for standard output, which gets colors
+            and its own width if it is a terminal.
+        verbose: 0 or 1. With 0, nothing is printed. Defaults to `1`.
+
+    Returns:
+        A `ModelSummary`: `total_params`, `memory_bits`, `compression_ratio`, `macs`,
+        `total_macs`, `low_precision_share`, `relative_energy` and others, `layers`,
+        `to_dict()`, `table()`.
+
+    Raises:
+        TypeError: If it is no Keras model, or a chip.
+        ValueError: If the model is not built.
+
+    Example:
+        >>> options = dict(kernel_quantizer="ste_sign", input_quantizer="ste_sign")
+        >>> model = keras.Sequential([
+        ...     keras.Input((64,)),
+        ...     hwa_keras.layers.HWADense(32, kernel_quantizer="ste_sign"),
+        ...     hwa_keras.layers.HWADense(10, use_bias=False, **options),
+        ... ])
+        >>> counted = hwa_keras.summary(model, verbose=0)
+        >>> counted.params  # 1-bit kernels, a 32-bit bias
+        {1: 2368, 32: 32}
+        >>> counted.macs  # 320 = 32·10 of a bit by a bit
+        {1: 320, 32: 2048}
+    """
+    check_model("summary", model)
+    count = _Count(model)
+    counted = ModelSummary(model.name, tuple(count.rows()), count.relative_energy)
+    if verbose:
+        counted.print(file)
+    return counted
+
+
+class _Count:
+    """One count of a model; a weight that is shared counts where it is met first."""
+
+    def __init__(self, model):
+        self.model = model
+        self.seen = set()
+        self.kernels = {id(k.variable): k for k in find_kernels(model)[0]}
+        self.of_noises, self.of_quantizers = set(), set()
+        for owner in model._flatten_layers():
+            if isinstance(owner, Noise):
+                self.of_noises |= {id(w) for w in owner.weights}
+            elif isinstance(owner, Quantizer):
+                self.of_quantizers |= {id(w) for w in owner.weights}
+        self._count_energy()
+
+    def _count_energy(self):
+        """Error rates and shares of the energy by kernel, if any has a `BitFlip`."""
+        stored = stored_kernels(self.model)
+        self.error_rates = {
+            id(k.variable): k.error_rate for k in stored if k.noise is not None
+        }
+        self.energy_shares, self.relative_energy = {}, None
+        if self.error_rates:
+            energy = memory_energy(self.model)
+            ids = [id(k.variable) for k in stored]
+            shares = [kernel.share for kernel in energy.kernels]
+            self.energy_shares = dict(zip(ids, shares, strict=True))
+            self.relative_energy = energy.relative
+
+    def rows(self):
+        return self._rows(self.model, "", times=1)
+
+    def _rows(self, model, prefix, times):
+        for layer, shapes in calls_of(model):
+            if isinstance(layer, keras.Model):
+                inner = times * len(shapes)
+                yield from self._rows(layer, f"{prefix}{layer.name}/", inner)
+            else:
+                yield self._row(layer, shapes, prefix, times)
+
+    def _row(self, layer, shapes, prefix, times):
+        new = self._new_weights(layer)
+        shares = [self.energy_shares[id(w)] for w in new if id(w) in self.energy_shares]
+        params: collections.Counter = collections.Counter()
+        for w in new:
+            params[self._bits(w)] += math.prod(w.shape)
+        kernels = self._kernels_in(layer)
+        return LayerSummary(
+            name=f"{prefix}{layer.name}",
+            layer_type=type(layer).__name__,
+            input_precision=next(filter(None, map(_input_bits, kernels)), None),
+            output_shape=_common_output(shapes),
+            params=dict(sorted(params.items())),
+            trainable_params=sum(math.prod(w.shape) for w in new if w.trainable),
+            macs=self._macs(layer, kernels, shapes, times),
+            noise=_noises(kernels),
+            error_rates=self._error_rates(kernels),
+            energy_share=sum(shares) if shares else None,
+        )
+
+    def _kernels_in(self, layer):
+        """The `Kernel`s among the weights of a layer, wherever they are shared."""
+        ids = [id(w) for w in getattr(layer, "weights", ())]
+        return [self.kernels[key] for key in ids if key in self.kernels]
+
+    def _new_weights(self, layer):
+        """The weights of a layer that were not counted before, its quantizers' too."""
+        weights = getattr(layer, "weights", ())
+        fused = _fused(weights) if isinstance(layer, _BATCH_NORM) else set()
+        new = []
+        for w in weights:
+            if id(w) in self.seen or id(w) in self.of_noises | fused:
+                continue
+            self.seen.add(id(w))
+            if w.name not in _BOOKKEEPING:
+                new.append(w)
+        return new
+
+    def _bits(self, w):
+        kernel = self.kernels.get(id(w))
+        return getattr(getattr(kernel, "quantizer", None), "precision", None) or 32
+
+    def _macs(self, layer, kernels, shapes, times):
+        uses = [uses_per_weight(layer, *pair) for pair in shapes]
+        known = self.of_noises | self.of_quantizers | {id(k.variable) for k in kernels}
+        others = [
+            w
+            for w in getattr(layer, "weights", ())
+            if id(w) not in known and w.name != "bias"
+        ]
+        if None in uses or others:
+            return {} if set(uses) == {0} else None
+        macs: collections.Counter = collections.Counter()
+        for kernel in kernels:
+            bits = max(_input_bits(kernel) or 32, self._bits(kernel.variable))
+            macs[bits] += math.prod(kernel.view.matrix_shape) * sum(uses) * times
+        return dict(sorted(macs.items()))
+
+    def _error_rates(self, kernels):
+        ids = [id(kernel.variable) for kernel in kernels]
+        return tuple(self.error_rates[key] for key in ids if key in self.error_rates)
+
+
+# What a learned range of a converter keeps beside its value.
+_BOOKKEEPING = {"input_range_start", "input_range_batches"}
+_BATCH_NORM = keras.layers.BatchNormalization
+
+
+def _fused(weights):
+    """Ids of the weights that batch normalization at inference folds into others."""
+    by_name = {w.name: w for w in weights}
+    pairs = (("beta", "moving_mean"), ("gamma", "moving_variance"))
+    return {id(by_name[a]) for a, b in pairs if a in by_name and b in by_name}
+
+
+def _common_output(shapes):
+    outputs = {tuple(output) for _, output in shapes if output is not None}
+    if len(outputs) != 1:
+        return None
+    shape = outputs.pop()
+    return (None, *shape[1:]) if shape else shape
+
+
+def _input_bits(kernel):
+    """The bits of the inputs of a kernel, or None without a converter of known bits."""
+    dac = None if kernel.hardware is None else kernel.hardware.dac
+    return getattr(dac, "precision", None)
+
+
+def _noises(kernels):
+    """The noises of the kernels of a layer and of their outputs, in words, or None."""
+    outputs = [getattr(kernel.hardware, "output_noise", None) for kernel in kernels]
+    labels = [_label(kernel.noise) for kernel in kernels if kernel.noise is not None]
+    labels += [f"{_label(noise)} (output)" for noise in outputs if noise is not None]
+    return ", ".join(dict.fromkeys(labels)) or None
+
+
+def _label(noise):
+    if isinstance(noise, Noise) and noise.leaves() != [noise]:
+        return " + ".join(_label(leaf) for leaf in noise.leaves())
+    return getattr(noise, "__name__", type(noise).__name__)
