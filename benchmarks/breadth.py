@@ -202,7 +202,7 @@ def check_exported(subject):
             model.export(path, verbose=False)
             return
         chip = hwa_keras.program(model, "pcm", seed=1, verbose=0)
-        hwa_keras.export(chip, path, example=subject.x, verbose=0)
+        hwa_keras.export(chip, path, verbose=0)
         difference = hwa_keras.verify_export(path, chip, subject.x, list(TIMES))
     if not difference < 1e-4:
         raise Failed(f"the artefact differs by {difference:.1e}")

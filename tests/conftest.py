@@ -1,6 +1,21 @@
 """Fixtures that the tests share."""
 
+import numpy as np
 import pytest
+
+_STARTS: dict = {}
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(request):
+    """Have each test find the `RNG` of its module as the import left it.
+
+    What a test draws must not depend on which ones ran before it in the same worker.
+    """
+    rng = getattr(getattr(request, "module", None), "RNG", None)
+    if isinstance(rng, np.random.Generator):
+        state = rng.bit_generator.state
+        rng.bit_generator.state = _STARTS.setdefault(request.module.__name__, state)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from hwa_keras.conversion.hardware_model import (
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.keras_private import become, forget_compiled, unlocked
-from hwa_keras.core.kernels import find_kernels, hardware_kernels
+from hwa_keras.core.kernels import distinct, find_kernels, hardware_kernels
 from hwa_keras.core.modes import current, hardware_mode
 from hwa_keras.deployment.tile import COMPENSATIONS, READ_NOISES, Tile
 from hwa_keras.devices.device import check_time
@@ -172,7 +172,11 @@ class Chip(HardwareModel):
     def get_config(self):
         return {
             **super().get_config(),
-            "tiles": [tile.description() for tile in self.tiles],
+            "tiles": [
+                {"path": path, **kernel.tile.description()}
+                for path, kernel in _by_path(self).items()
+                if kernel.tile is not None
+            ],
             "compensation": self.compensation,
             "read_noise": self.read_noise,
             "seed": self.seed,
@@ -182,7 +186,7 @@ class Chip(HardwareModel):
     def from_config(cls, config, custom_objects=None):
         model = HardwareModel.from_config(config, custom_objects)
         # By the paths that were saved: Keras numbers the names of layers made anew.
-        kernels = {kernel.path: kernel for kernel in hardware_kernels(model)}
+        kernels = _by_path(model)
         for entry in config["tiles"]:
             device = devices.deserialize(entry["device"])
             options = entry["keeps_state"], entry["state_shapes"]
@@ -192,6 +196,12 @@ class Chip(HardwareModel):
             tile.compensation = config["compensation"]
             tile.read_noise = config["read_noise"]
         return model
+
+
+def _by_path(model):
+    """{path: `HardwareKernel`}, where several have one path with a number."""
+    kernels = hardware_kernels(model)
+    return dict(zip(distinct(k.path for k in kernels), kernels, strict=True))
 
 
 def place_tile(kernel, device, keeps_state=True, state_shapes=None):

@@ -263,7 +263,6 @@ class Tile(keras.layers.Layer):
     def description(self):
         """What makes this tile again, without what its variables hold."""
         return {
-            "path": self.kernel().path,
             "device": devices.serialize(self.device),
             "keeps_state": self.keeps_state,
             "state_shapes": {n: list(v.shape) for n, v in self.state.items()},

@@ -39,14 +39,13 @@ def _through_array(kernel, product, layer, x, w, bias, training, halvings):
     bound = None
     if halvings is not None:
         x = x * _like(2.0**-halvings, x)
-        bias = None if bias is None else bias * _like(2.0**-halvings, x)
     recorder = modes.current().recorder
     if recorder is not None:
         recorder.record_inputs(kernel, x)
     elif kernel.dac is not None:
         # Halved inputs start no range: the pass before has seen them whole.
         x, bound = _converted_inputs(kernel.dac, x, training and halvings is None)
-    z = _sums(kernel, product, layer, x, w, bias)
+    z = _with_bias(kernel, _sums(kernel, product, layer, x, w), bias, halvings)
     if recorder is not None:
         recorder.record_sums(kernel, z)
     z = _read_out(kernel, z, w, bound, training)
@@ -62,7 +61,8 @@ def _with_bound_management(kernel, product, layer, x, w, bias, training):
     inputs, bound = x, None
     if kernel.dac is not None:
         inputs, bound = _converted_inputs(kernel.dac, x, training)
-    z = ops.stop_gradient(_sums(kernel, product, layer, inputs, w, bias))
+    z = _with_bias(kernel, _sums(kernel, product, layer, inputs, w), bias)
+    z = ops.stop_gradient(z)
     largest = _adc_bound(kernel, w, bound, z)
     excess = ops.max(ops.abs(z) / largest, axis=tuple(range(1, len(z.shape))))
     halvings = ops.ceil(ops.log2(ops.maximum(excess, 1.0)))
@@ -82,11 +82,10 @@ def _converted_inputs(dac, x, training):
     return apply(dac, x), None
 
 
-def _sums(kernel, product, layer, x, w, bias):
+def _sums(kernel, product, layer, x, w):
     """The sums of the columns `[..., C]`, or those of each row tile `[..., K, C]`."""
     if kernel.tiling.is_single:
-        sums = product.to_columns(layer, product.apply(layer, x, w))
-        return sums if bias is None else sums + bias
+        return product.to_columns(layer, product.apply(layer, x, w))
     groups = product.groups(layer)
     rows = kernel.tiling.split_inputs(product.unfold(layer, x))
     matrix = kernel.view.to_matrix(w)
@@ -101,11 +100,20 @@ def _sums(kernel, product, layer, x, w, bias):
     rows = ops.transpose(ops.reshape(rows, (-1, groups, count, height)), (2, 1, 0, 3))
     sums = ops.matmul(rows, ops.transpose(matrix, (0, 2, 1, 3)))
     sums = ops.transpose(sums, (2, 0, 1, 3))
-    sums = ops.reshape(sums, (*outer, count, kernel.tiling.columns))
+    return ops.reshape(sums, (*outer, count, kernel.tiling.columns))
+
+
+def _with_bias(kernel, z, bias, halvings=None):
+    """The sums, in the last row tile with the row that holds an analog bias."""
     if bias is None:
-        return sums
-    is_last = ops.cast(ops.arange(count) == count - 1, sums.dtype)
-    return sums + ops.expand_dims(is_last, -1) * ops.expand_dims(bias, -2)
+        return z
+    if halvings is not None:
+        bias = bias * _like(2.0**-halvings, z)
+    if kernel.tiling.is_single:
+        return z + bias
+    count, _ = kernel.tiling.grid
+    is_last = ops.cast(ops.arange(count) == count - 1, z.dtype)
+    return z + ops.expand_dims(is_last, -1) * bias
 
 
 def _read_out(kernel, z, w, bound, training):

@@ -383,7 +383,7 @@ def test_bound_management_halves_the_inputs_until_nothing_clips(tile, factor):
     np.testing.assert_allclose(found[sure], y[sure], rtol=1e-4, atol=1e-4)
     step = halved / 127 * len(blocks)
     assert np.all(np.abs(found - x.astype("float64") @ w) <= 0.51 * step + 1e-4)
-    assert excess.max() > 2  # The ADC alone would clip.
+    assert excess.max() > 1  # The ADC alone would clip.
 
 
 def test_bound_management_shows_a_learned_range_each_batch_once():
