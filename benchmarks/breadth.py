@@ -1,6 +1,6 @@
 """What of Keras's models runs on hardware: one table.
 
-    python -m benchmarks.breadth [--only=PATTERN] [--jobs=1] [--out=FILE.md]
+    python -m benchmarks.breadth [--only=PATTERN,...] [--jobs=1] [--out=FILE.md]
 
 Every model of keras.applications and a small one of each keras-hub family goes through
 the same checks, in a process of its own:
@@ -361,7 +361,11 @@ def main(_):
     if arguments.model:
         print(MARKER + json.dumps(dataclasses.asdict(examine(arguments.model))))
         return
-    names = [n for n in breadth_models.names() if fnmatch.fnmatch(n, arguments.only)]
+    names = [
+        name
+        for name in breadth_models.names()
+        if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only)
+    ]
     rows = []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         for row in pool.map(lambda n: in_a_process(n, arguments.timeout), names):
@@ -373,7 +377,7 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("only", "*", "The models to look at, such as 'hub/B*'.")
+    flags.DEFINE_list("only", ["*"], "The models to look at, such as hub/B*,*/VGG*.")
     flags.DEFINE_integer("jobs", 1, "Processes at a time.", lower_bound=1)
     flags.DEFINE_string("out", None, "File to write the table to, after each model.")
     flags.DEFINE_integer("timeout", 1800, "Seconds that one model may take.")
