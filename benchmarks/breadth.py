@@ -54,7 +54,8 @@ class Row:
         left_out: The kinds of the layers whose weights are no kernels.
         share: The share of the weights that are kernels.
         cells: Dictionary from the names of checks to what the table says.
-        errors: Dictionary from the names of failed checks to tracebacks.
+        errors: Dictionary from the names of failed checks to tracebacks; "process"
+            stands for all of them.
         seconds: Time that it took, without imports.
     """
 
@@ -151,7 +152,7 @@ def check_fit(subject):
 
 def _kernels_that_change(subject):
     """Pairs (path, whether one training step changes it) of the kernels."""
-    kernels = find_kernels(subject.model)[0]
+    kernels = find_kernels(subject.model, subject.kernels)[0]
     before = [ops.convert_to_numpy(kernel.variable.value) for kernel in kernels]
     size = len(keras.tree.flatten(subject.y)[0])
     found = subject.model.fit(subject.x, subject.y, batch_size=size, verbose=0)
@@ -237,12 +238,15 @@ def examine(name, build=None):
     start = time.perf_counter()
     build = build or (lambda: breadth_models.build(name))
     named = breadth_models.NAMED.get(name)
-    row, subject = Row(name), None
+    row, subject, sign = Row(name), None, "–"
     try:
-        _describe(row, build(), named)
+        model = build()
+        sign = "✗"
+        _describe(row, model, named)
     except Exception:
-        row.errors["build"] = traceback.format_exc()
-        row.cells = {check: _cell("–", row.errors["build"]) for check in CHECKS}
+        row.errors["process"] = traceback.format_exc()
+        cell = _cell(sign, row.errors["process"])
+        row.cells = dict.fromkeys(CHECKS, cell)
         return row
     for check, function in CHECKS.items():
         if check == "export" and keras.backend.backend() != "tensorflow":
@@ -252,7 +256,7 @@ def examine(name, build=None):
             subject = subject or Subject.make(build, True, named)
             changed = function(subject)
             if changed and not all(moved for _, moved in changed):
-                _compare_changes(changed, build)
+                _compare_changes(changed, Subject.make(build, False, named))
             row.cells[check] = "✓"
         except Exception:
             row.errors[check] = traceback.format_exc()
@@ -279,13 +283,13 @@ def _describe(row, model, named):
     row.share = share[share.index("(") + 1 : -1]
 
 
-def _compare_changes(changed, build):
-    """Raise `Failed` if kernels stay that plain Keras changes."""
-    plain = _kernels_that_change(Subject.make(build, hardware=False))
+def _compare_changes(changed, plain):
+    """Raise `Failed` if kernels stay that change in a plain subject."""
+    moves = _kernels_that_change(plain)
     stuck = [
         path
-        for (path, moved), (_, moves) in zip(changed, plain, strict=True)
-        if moves and not moved
+        for (path, moved), (_, should) in zip(changed, moves, strict=True)
+        if should and not moved
     ]
     if stuck:
         raise Failed(f"no change of {', '.join(stuck)}")
@@ -349,10 +353,11 @@ def report(rows):
         *(row.line() for row in rows),
     ]
     for row in rows:
-        failed = [name for name in ("process", *row.failures) if name in row.errors]
-        for name in failed:
-            error = row.errors[name].strip()
-            lines += ["", f"### {row.model}: {name}", "", "```", error, "```"]
+        shown = {"process", *row.failures} if row.failures else ()
+        for name, error in row.errors.items():
+            if name in shown:
+                title = f"### {row.model}: {name}"
+                lines += ["", title, "", "```", error.strip(), "```"]
     return "\n".join(lines) + "\n"
 
 

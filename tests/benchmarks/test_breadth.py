@@ -82,3 +82,13 @@ def test_a_family_and_its_inputs_fit_together(name):
     model = breadth_models.build(name)
     outputs = model(breadth_models.example(model))
     assert outputs["pooled_output"].shape[0] == breadth_models.BATCH
+
+
+def test_a_search_for_kernels_that_crashes_is_a_failure(monkeypatch):
+    monkeypatch.setattr(breadth, "find_kernels", lambda *_: 1 / 0)
+    row = breadth.examine("mlp", mlp)
+    assert row.cells == dict.fromkeys(
+        breadth.CHECKS, "✗ ZeroDivisionError: division by zero"
+    )
+    assert breadth.report([row]).count("### mlp") == 1
+    assert breadth.examine("missing", lambda: 1 / 0).failures == []
