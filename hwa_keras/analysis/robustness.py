@@ -220,7 +220,6 @@ def _kernels_to_round(model, skip):
             f"'{model.name}' is a chip, whose kernels are what its devices hold. Give "
             "the model that was programmed."
         )
-    model = getattr(model, "innermost", model)
     kernels = kernels_of(model)
     skipped = resolved_skip(skip, kernels)
     # `to_hwa` lists there what it has found on hardware already.

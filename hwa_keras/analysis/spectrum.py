@@ -133,7 +133,7 @@ def spectrum(model, layer=None, mode=-1, count=10, quantized=False):
 
 def named_kernels(model):
     """{name: `Kernel`} of a model, or of the one inside it, or a `ValueError`."""
-    kernels = kernels_of(getattr(model, "innermost", model))
+    kernels = kernels_of(model)
     names = distinct(kernel.path for kernel in kernels)
     return dict(zip(names, kernels, strict=True))
 

@@ -65,7 +65,7 @@ class HardwareModel(SavesSeeds):
         return super().make_predict_function(force)
 
     def compile_from_config(self, config):
-        # Keras does not call a `compile` of one's own when it loads a model.
+        # Keras takes every model that is compiled to have an optimizer.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if getattr(self, "optimizer", None) is not None and self.built:
             self.optimizer.build(self.trainable_variables)

@@ -121,10 +121,3 @@ class Family:
     def deserialize(self, config):
         """The member that a configuration of `serialize` describes."""
         return keras.saving.deserialize_keras_object(config)
-
-
-def copy_of(member):
-    """A copy that shares no variable, or the object itself if it has no config."""
-    if not hasattr(member, "get_config"):
-        return member
-    return type(member).from_config(member.get_config())

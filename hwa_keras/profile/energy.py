@@ -85,7 +85,7 @@ def stored_kernels(model, float_bits=16):
         once.
     """
     stored = []
-    for kernel in find_kernels(getattr(model, "innermost", model))[0]:
+    for kernel in find_kernels(model)[0]:
         flips = bit_flip_of(kernel.noise)
         # A BitFlip's own quantizer, if it was given one, tells the code that is stored.
         quantizer = getattr(flips, "quantizer", None) or kernel.quantizer

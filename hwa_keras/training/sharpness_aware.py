@@ -51,12 +51,6 @@ class SharpnessAware(SharpnessAwareSteps):
 
     digital_class: type
 
-    def compile_from_config(self, config):
-        # Keras does not call a `compile` of one's own when it loads a model.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if getattr(self, "optimizer", None) is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
-
     def get_config(self):
         with serialized_as(self, self.digital_class):
             model = keras.saving.serialize_keras_object(self)

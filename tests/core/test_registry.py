@@ -3,8 +3,7 @@ import json
 import keras
 import pytest
 
-from hwa_keras import devices, noise, quantizers
-from hwa_keras.core.registry import Family, copy_of
+from hwa_keras.core.registry import Family
 
 widgets = Family("widget")
 gadgets = Family("gadget", takes_callables=True)
@@ -137,69 +136,3 @@ def test_dictionary_that_is_no_configuration_is_rejected(config):
 def test_configuration_of_another_family_is_rejected():
     with pytest.raises(TypeError, match="as a widget"):
         widgets.get(gadgets.serialize(Gadget()))
-
-
-def test_copy_shares_nothing_and_keeps_the_configuration():
-    quantizer = quantizers.Uniform(levels=5, scale="max", axis=-1)
-    copy = copy_of(quantizer)
-    assert copy is not quantizer
-    assert copy.get_config() == quantizer.get_config()
-    original = noise.AdditiveGaussian(0.1)
-    copy = copy_of(original)
-    copy.scale.assign(0.5)
-    assert float(original.scale.value) == 1.0
-
-
-def test_copy_of_an_object_without_configuration_is_the_object():
-    assert copy_of(abs) is abs
-    assert copy_of(None) is None
-
-
-@pytest.mark.parametrize(
-    ("family", "names"),
-    [
-        (
-            quantizers,
-            ["SteSign", "ste_sign", "DoReFa", "dorefa", "dorefa_quantizer"]
-            + ["Uniform", "uniform"],
-        ),
-        (noise, ["ProgrammingNoise", "programming_noise"]),
-        (devices, ["PCM", "pcm", "SimplePCM", "simple_pcm"]),
-    ],
-    ids=["quantizers", "noise", "devices"],
-)
-def test_public_families_know_their_names(family, names):
-    for name in names:
-        member = family.get(name)
-        config = json.loads(json.dumps(family.serialize(member)))
-        again = family.get(config)
-        assert type(again) is type(member)
-        assert again.get_config() == member.get_config()
-
-
-@pytest.mark.parametrize(
-    ("family", "message"),
-    [
-        (quantizers, "Unknown quantizer 'x'. Known names: .*dorefa.*ste_sign.*uniform"),
-        (noise, "Unknown noise 'x'. Known names: .*additive_gaussian.*programming_noi"),
-        (devices, "Unknown device 'x'. Known names: .*pcm, simple_pcm"),
-    ],
-    ids=["quantizers", "noise", "devices"],
-)
-def test_unknown_public_name_lists_the_known_ones(family, message):
-    with pytest.raises(ValueError, match=message):
-        family.get("x")
-
-
-@pytest.mark.parametrize(
-    ("name", "argument"),
-    [
-        ("additive_gaussian", "std"),
-        ("multiplicative_gaussian", "std"),
-        ("drop_connect", "rate"),
-        ("compose", "noises"),
-    ],
-)
-def test_noises_that_need_an_argument_say_which(name, argument):
-    with pytest.raises(ValueError, match=f"no default for {argument}, so a name"):
-        noise.get(name)
