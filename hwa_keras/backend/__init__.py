@@ -10,6 +10,7 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from hwa_keras.backend.tensorflow import (
         batched,
+        bitcast,
         container_wrapper,
         fuse,
         is_symbolic,
@@ -21,6 +22,7 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from hwa_keras.backend.jax import (
         batched,
+        bitcast,
         container_wrapper,
         fuse,
         is_symbolic,
@@ -39,6 +41,7 @@ else:
 
 __all__ = [
     "batched",
+    "bitcast",
     "container_wrapper",
     "fuse",
     "is_symbolic",

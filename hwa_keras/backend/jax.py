@@ -23,6 +23,11 @@ def replicas():
     return 1
 
 
+def bitcast(x, dtype):
+    """The bits of a tensor as those of another type of the same width."""
+    return jax.lax.bitcast_convert_type(x, dtype)
+
+
 def batched(x, y, batch_size):
     """Keyword arguments for `evaluate`: slicing arrays costs nothing here."""
     return {"x": x, "y": y, "batch_size": batch_size}

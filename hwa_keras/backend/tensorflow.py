@@ -1,14 +1,28 @@
 """TensorFlow: compilation, `tf.distribute` replicas, `tf.data` batches."""
 
+import functools
+
 import tensorflow as tf
 
 
 def fuse(function):
     """Compile a pure tensor function with XLA, also inside a graph that is not."""
-    compiled = tf.function(function, jit_compile=True, autograph=False)
-    # A plain closure: an attribute that is a tf.function would be exported with
-    # every SavedModel of the layer that holds it.
-    return lambda *args: compiled(*_read(args))
+
+    # One for each combination of shapes, each of a function of its own: TensorFlow
+    # warns of functions that are traced again.
+    @functools.cache
+    def compiled(_):
+        own = functools.partial(function)
+        return tf.function(own, jit_compile=True, autograph=False)
+
+    # A plain closure: an attribute that is a tf.function would be exported with every
+    # SavedModel of the layer that holds it.
+    def call(*args):
+        args = _read(args)
+        signature = tf.nest.map_structure(tf.type_spec_from_value, args)
+        return compiled(tuple(tf.nest.flatten(signature)))(*args)
+
+    return call
 
 
 def traced(function):
@@ -35,6 +49,11 @@ def replica_id():
 def replicas():
     """How many replicas train together under `tf.distribute`."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def bitcast(x, dtype):
+    """The bits of a tensor as those of another type of the same width."""
+    return tf.bitcast(x, dtype)
 
 
 def batched(x, y, batch_size):

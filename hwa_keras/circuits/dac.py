@@ -200,9 +200,8 @@ class DAC(Converter):
         # A step across zero must not end the learning: r is a magnitude.
         bound = ops.maximum(ops.abs(bound), keras.config.epsilon())
         if training:
-            return ops.where(
-                self._is_set(), bound, ops.cast(ranges.batch_bound(x), "float32")
-            )
+            # Only batches of zeros leave it unset.
+            return ops.where(self._is_set(), bound, ops.ones_like(bound))
         return self._or_batch(bound, x)
 
     def _start_from(self, x, shift):

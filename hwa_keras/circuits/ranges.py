@@ -208,15 +208,17 @@ def moved_start(bound, batches, x, first=100, stds=3.0):
         >>> float(bound), float(batches)
         (3.0, 1.0)
     """
-    x = ops.cast(x, bound.dtype)
-    count = ops.cast(ops.size(x), bound.dtype)
-    variance = ops.sum(ops.square(x - ops.mean(x)))
-    found = stds * ops.sqrt(variance / ops.maximum(count - 1.0, 1.0))
-    found = ops.where(found > 0, found, ops.max(ops.abs(x)))
-    counts = ops.logical_and(batches < first, found > 0)
-    mean = ops.abs((bound * batches + found) / (batches + 1.0))
-    moved = ops.where(counts, mean, bound), ops.where(counts, batches + 1.0, batches)
-    return tuple(ops.stop_gradient(value) for value in moved)
+    x = ops.stop_gradient(ops.cast(x, bound.dtype))
+
+    def moved():
+        found = _spread(x, stds)
+        mean = ops.abs((bound * batches + found) / (batches + 1.0))
+        counts = found > 0
+        return ops.where(counts, mean, bound), batches + ops.cast(counts, bound.dtype)
+
+    # The data is not looked at once the range has started.
+    pair = ops.cond(batches < first, moved, lambda: (bound, batches))
+    return tuple(ops.stop_gradient(value) for value in pair)
 
 
 def clip_gradient(x, bound, upstream, decay=0.01, min_unclipped=0.95):
@@ -260,10 +262,10 @@ def clip_gradient(x, bound, upstream, decay=0.01, min_unclipped=0.95):
         - Büchel et al., "AIHWKIT-Lightning", 2024.
     """
     zeros = ops.zeros_like(upstream)
-    upper, lower = x >= bound, x <= -bound
-    widening = ops.sum(ops.where(upper, ops.minimum(upstream, 0.0), zeros))
-    widening -= ops.sum(ops.where(lower, ops.maximum(upstream, 0.0), zeros))
-    share = ops.mean(ops.cast(ops.abs(x) < bound, upstream.dtype))
+    above = ops.where(x >= bound, ops.minimum(upstream, 0.0), zeros)
+    widening = _total(ops.where(x <= -bound, ops.minimum(-upstream, 0.0), above))
+    inside = _total(ops.cast(ops.abs(x) < bound, upstream.dtype))
+    share = inside / ops.cast(ops.size(x), upstream.dtype)
     shrinking = decay * ops.cast(share > min_unclipped, upstream.dtype)
     to_x = ops.where(ops.abs(x) <= bound, upstream, zeros)
     return to_x, bound * (widening + shrinking)
@@ -335,6 +337,19 @@ def lsq_learned(x, bound, bits):
     x = ops.convert_to_tensor(x)
     features = ops.cast(math.prod(ops.shape(x)[1:]), in_float32(x).dtype)
     return uniform(x, codes + 1, bound, codes**2 / ops.sqrt(features * codes))
+
+
+def _spread(x, stds):
+    """A number of standard deviations of a batch, or max|x| of a constant one."""
+    count = ops.cast(ops.size(x), x.dtype)
+    variance = ops.sum(ops.square(x - ops.mean(x)))
+    spread = stds * ops.sqrt(variance / ops.maximum(count - 1.0, 1.0))
+    return ops.where(spread > 0, spread, ops.max(ops.abs(x)))
+
+
+def _total(x):
+    """Σ x, most of it as a product with ones: on a CPU XLA sums on one thread."""
+    return ops.sum(ops.matmul(x, ops.ones(x.shape[-1:], x.dtype)))
 
 
 def _one_for_zero(bound):

@@ -124,7 +124,7 @@ def test_golden_numbers_that_every_process_and_backend_reproduces():
     assert as_integers([random.fold_in(seed, 3)]) == [[0xF28FBDA7, 0x580E7C51]]
     np.testing.assert_allclose(
         as_float64(random.normal((4,), seed)),
-        [0.8027954102, -1.6963486671, -0.9849706888, -1.1328535080],
+        [0.4790762922, -2.4304256608, -1.7045405189, -0.1527259461],
         atol=1e-6,
     )
 
@@ -277,21 +277,48 @@ def test_tails_of_the_normals_hold_their_share(pair_of_normals):
             assert abs(found - expected) < 5 * np.sqrt(expected)
 
 
-def test_normals_are_the_quantiles_of_the_uniform_numbers():
+def box_muller(first, second):
+    """The pair of normals of two words, in float64, from the formula."""
+    u = ((first >> 9) + 0.5) * 2.0**-23
+    quarter = np.pi / 2 * (((second >> 9) + 0.5) * 2.0**-23 - 0.5)
+    # Bit 1 turns the quarter about the x axis to the y axis, bit 0 to the other end.
+    sign = np.where(second & 1, 1, -1)
+    x, y = sign * np.cos(quarter), np.sin(quarter)
+    x, y = np.where(second & 2, y, x), np.where(second & 2, x, y)
+    radius = np.sqrt(-2 * np.log(u))
+    return radius * x, radius * y
+
+
+def test_normals_are_those_of_box_and_muller():
     seed = random.seed_from(8)
-    u = as_float64(random.uniform((100_000,), seed))
-    z = as_float64(random.normal((100_000,), seed))
-    np.testing.assert_allclose(z, scipy.stats.norm.ppf(u), rtol=3.2e-5, atol=1e-6)
+    expected = box_muller(
+        *(
+            ops.convert_to_numpy(word).astype("int64")
+            for word in random.bits((MILLION,), seed)
+        )
+    )
+    found = random.normal((MILLION,), seed, pair=True)
+    for z, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(as_float64(z), other, rtol=1e-6, atol=2e-7)
+
+
+def test_a_pair_of_normals_is_uniform_on_the_circle(pair_of_normals):
+    x, y = pair_of_normals
+    turns = np.arctan2(y, x) / (2 * np.pi) + 0.5
+    assert scipy.stats.kstest(turns, "uniform").pvalue > 1e-4
+    assert abs(np.corrcoef(x**2, y**2)[0, 1]) < 5 / np.sqrt(MILLION)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_normals_are_accurate_in_the_tails_and_about_zero(mode):
-    steps = np.concatenate([np.arange(20_000), np.arange(2**22 - 2_000, 2**22 + 2_000)])
-    steps = np.concatenate([steps, 2**23 - 1 - steps])
-    z = as_float64(in_mode(mode, random._to_normal)(words(*(steps << 9))))
-    expected = scipy.stats.norm.ppf((steps + 0.5) * 2.0**-23)
-    np.testing.assert_allclose(z, expected, rtol=3.2e-5, atol=1e-6)
-    np.testing.assert_allclose(np.abs(z).max(), 5.2947, atol=2e-4)
+def test_the_logarithm_keeps_its_digits_at_both_ends(mode):
+    steps = np.concatenate([np.arange(20_000), np.arange(2**23 - 20_000, 2**23)])
+    middle = np.arange(2**23 // 2 - 20_000, 2**23 // 2 + 20_000) * 1.41421356
+    u = (np.concatenate([steps, middle.astype(int)]) + 0.5) * 2.0**-23
+    x = ops.convert_to_tensor(u.astype("float32"))
+    found = as_float64(in_mode(mode, random._log)(x))
+    np.testing.assert_allclose(
+        found, np.log(u.astype("float32").astype("float64")), rtol=5e-7
+    )
 
 
 # --- Bits of a given probability
