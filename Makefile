@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LARQ_VENV := .venv-larq
 LARQ_INSTALLED := $(LARQ_VENV)/.installed
+# The nodal solver that tests compare with. Apart, as it brings a package "tests" of its
+# own, and without what it plots with, which has no wheels.
+SOLVER := badcrossbar==1.1.0 pathvalidate sigfig
 DATA := .data
 UNPACK := ../shared/tools/unpack_data.py
 
@@ -57,6 +60,7 @@ $(INSTALLED): setup.py
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -e ".[dev]"
+	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/badcrossbar $(SOLVER)
 	touch $@
 
 $(LARQ_INSTALLED): setup.py Makefile

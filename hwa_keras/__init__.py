@@ -9,6 +9,7 @@ from hwa_keras import (
     analysis,
     circuits,
     constraints,
+    crossbar,
     datasets,
     deployment,
     devices,
@@ -17,16 +18,25 @@ from hwa_keras import (
     models,
     noise,
     quantizers,
+    search,
     training,
 )
 from hwa_keras.circuits.hardware import Hardware
-from hwa_keras.conversion import from_larq, quantized_scope, to_digital, to_hwa
+from hwa_keras.conversion import (
+    fold_batchnorm,
+    from_larq,
+    quantized_scope,
+    to_digital,
+    to_hwa,
+    unroll_convolutions,
+)
 from hwa_keras.core import random
 from hwa_keras.core.kernels import hardware_kernels
 from hwa_keras.deployment import (
     Chip,
     adapt_batchnorm,
     calibrate,
+    calibrate_outputs,
     drift_sweep,
     export,
     export_tflite,
@@ -34,7 +44,8 @@ from hwa_keras.deployment import (
     program,
     verify_export,
 )
-from hwa_keras.profile import memory_energy, summary
+from hwa_keras.profile import array_energy, memory_energy, summary
+from hwa_keras.search import optimize_ranges
 from hwa_keras.version import __version__
 
 __all__ = [
@@ -43,15 +54,19 @@ __all__ = [
     "__version__",
     "adapt_batchnorm",
     "analysis",
+    "array_energy",
     "calibrate",
+    "calibrate_outputs",
     "circuits",
     "constraints",
+    "crossbar",
     "datasets",
     "deployment",
     "devices",
     "drift_sweep",
     "export",
     "export_tflite",
+    "fold_batchnorm",
     "from_larq",
     "hardware_kernels",
     "layers",
@@ -60,13 +75,16 @@ __all__ = [
     "models",
     "monte_carlo",
     "noise",
+    "optimize_ranges",
     "program",
     "quantized_scope",
     "quantizers",
     "random",
+    "search",
     "summary",
     "to_digital",
     "to_hwa",
     "training",
+    "unroll_convolutions",
     "verify_export",
 ]

@@ -1,6 +1,7 @@
 """Analysis: what a run found, for people to read."""
 
 from hwa_keras.analysis.curve import Curve
+from hwa_keras.analysis.output_error import OutputError, output_error
 from hwa_keras.analysis.report import Section, report
 from hwa_keras.analysis.robustness import (
     Correlation,
@@ -23,12 +24,14 @@ __all__ = [
     "Correlation",
     "Curve",
     "Difference",
+    "OutputError",
     "Section",
     "SpectrumComparison",
     "compare_spectra",
     "correlation",
     "layer_sensitivity",
     "m_sharpness",
+    "output_error",
     "quantization_curve",
     "report",
     "robustness_curve",

@@ -25,7 +25,6 @@ from hwa_keras.version import __version__
 __all__ = ["Section", "report"]
 
 _TEMPLATE = "report.html.jinja"
-_COMPENSATIONS = {"none": "None", "oracle": "Oracle", "measured": "Measured"}
 # What every Keras layer has in its config and no reader wants to see.
 _LAYER_KEYS = {"name", "trainable", "dtype", "scale"}
 
@@ -174,7 +173,7 @@ def _table(result):
         "chips": result.chips,
         "device": result.device,
         "seed": result.seed,
-        "columns": [_COMPENSATIONS[name] for name in result.compensations],
+        "columns": [c.replace("_", " ").capitalize() for c in result.compensations],
         "rows": [
             (label, [_cell(result, name, label) for name in result.compensations])
             for label in result.times

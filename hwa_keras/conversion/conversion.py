@@ -15,6 +15,7 @@ from hwa_keras.conversion.hardware_model import (
 from hwa_keras.conversion.rules import Rules
 from hwa_keras.core.keras_private import become, forget_compiled
 from hwa_keras.core.kernels import find_kernels, hardware_kernels
+from hwa_keras.devices.device import for_kernels
 
 __all__ = ["print_conversion", "to_digital", "to_hwa"]
 
@@ -106,6 +107,7 @@ def to_hwa(
             "dimensions named '...kernel'; what else is one, `kernels` says."
         )
     chosen_kernels = [kernel for kernel, chosen, _ in decisions if chosen]
+    _make_devices(converted)
     convert_layers(chosen_kernels, lambda kernel: converted[id(kernel)], seed)
     _renew(model, model_class(HardwareModel, type(model)))
     model.digital = list(digital.items())
@@ -191,6 +193,17 @@ def _described(hardware, kernel_quantizer, kernel_noise):
             f"`hardware` must be a hwa_keras.Hardware. Received: {hardware!r}."
         )
     return hardware
+
+
+def _make_devices(converted):
+    """Give each of several `Hardware`s, by kernel, the device made for its kernel."""
+    on_devices = {k: h for k, h in converted.items() if h.device is not None}
+    chosen = [hardware.device for hardware in on_devices.values()]
+    for key, device in zip(
+        on_devices, for_kernels(chosen, [None] * len(chosen)), strict=True
+    ):
+        if device != converted[key].device:
+            converted[key] = converted[key].with_settings(device=device)
 
 
 def _renew(model, cls):

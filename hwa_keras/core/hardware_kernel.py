@@ -8,7 +8,8 @@ from keras import ops
 
 from hwa_keras.core import modes, random
 from hwa_keras.core.checkpoint import SavesSeeds
-from hwa_keras.core.keras_private import full_precision
+from hwa_keras.core.keras_private import full_precision, unlocked
+from hwa_keras.core.output_correction import OutputCorrection
 from hwa_keras.core.registry import PACKAGE
 
 __all__ = ["HardwareKernel", "variable_at"]
@@ -50,6 +51,7 @@ class HardwareKernel(SavesSeeds, keras.layers.Layer):
         path: Where the kernel stands, for messages.
         quantizer, noise, dac, adc, output_noise: Its own copies, or None.
         tile: On a chip, the `Tile` that holds it; else None.
+        correction: An `OutputCorrection` of its products, or None.
     """
 
     def __init__(self, owner, keys, view, tiling, hardware, seed=None):
@@ -60,7 +62,8 @@ class HardwareKernel(SavesSeeds, keras.layers.Layer):
         self.tiling = tiling
         self.hardware = hardware
         self._kernel_path = None
-        self.tile = None
+        self.tile: Any = None
+        self.correction: Any = None
         parts = hardware.copies()
         self.quantizer, self.noise = parts["kernel_quantizer"], parts["kernel_noise"]
         self.dac, self.adc = parts["dac"], parts["adc"]
@@ -120,13 +123,30 @@ class HardwareKernel(SavesSeeds, keras.layers.Layer):
     def has_circuits(self):
         """Whether something stands between the inputs, the tiles and the sum."""
         parts = (self.dac, self.adc, self.output_noise)
-        return any(p is not None for p in parts) or not self.tiling.is_single
+        return any(part is not None for part in parts)
+
+    @property
+    def gains_outputs(self):
+        """Whether drift is compensated in what comes out of the array.
+
+        Otherwise in the kernel. The row of an analog bias has no gain of its own: what
+        comes out of its array holds it.
+        """
+        is_row = self.keys == ("bias",)
+        has_row = self.hardware.bias == "analog" and self.owner().bias is not None
+        return self.has_circuits or is_row or has_row
 
     @property
     def is_ideal(self):
         """Whether the layer computes as Keras's own."""
-        own = (self.quantizer, self.noise, self.tile)
+        own = (self.quantizer, self.noise, self.tile, self.correction)
         return not self.has_circuits and all(part is None for part in own)
+
+    def correct_outputs(self):
+        """Have the products go through an `OutputCorrection`, one that does nothing."""
+        if self.correction is None:
+            with unlocked(self):
+                self.correction = OutputCorrection(self.view.matrix_shape[1])
 
     def noises(self):
         """All elementary noises, of the kernel and of the outputs."""

@@ -80,7 +80,7 @@ def calibrate(
         )
     inputs = calibration_batches(data, batches, batch_size)
     for batch in inputs:
-        _check_finite(batch)
+        check_finite(batch)
     twin = _unrolled_twin(model)
     kernels = [k.hardware for k in find_kernels(twin)[0] if _is_calibrated(k.hardware)]
     if not kernels:
@@ -210,12 +210,13 @@ def _positive(ranges):
     return np.where(ranges > 0, ranges, largest if largest > 0 else 1.0)
 
 
-def _check_finite(batch):
+def check_finite(batch):
+    """Raise `ValueError` if a batch of calibration inputs holds what is not finite."""
     for values in keras.tree.flatten(batch):
         if "float" not in keras.backend.standardize_dtype(values.dtype):
             continue
         if not np.all(np.isfinite(ops.convert_to_numpy(values))):
             raise ValueError(
-                "`data` holds NaN or infinite values, from which no range can be told. "
+                "`data` holds NaN or infinite values, from which nothing can be told. "
                 "Clean the inputs first."
             )

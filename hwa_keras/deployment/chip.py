@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from hwa_keras import devices
+from hwa_keras import backend, devices
 from hwa_keras.conversion.hardware_model import (
     HardwareModel,
     digital_class,
@@ -18,8 +18,8 @@ from hwa_keras.core.checks import check_choice
 from hwa_keras.core.keras_private import become, forget_compiled, unlocked
 from hwa_keras.core.kernels import distinct, find_kernels, hardware_kernels
 from hwa_keras.core.modes import current, hardware_mode
-from hwa_keras.deployment.tile import COMPENSATIONS, READ_NOISES, Tile
-from hwa_keras.devices.device import check_time
+from hwa_keras.deployment.compensation import as_compensation
+from hwa_keras.deployment.tile import READ_NOISES, Tile
 
 __all__ = ["Chip", "make_chip"]
 
@@ -85,9 +85,15 @@ class Chip(HardwareModel):
         self.t = 0.0
 
     def reset(self):
-        """Take back what evaluations have changed: statistics, recurrent states."""
+        """Take back what calibrations and calls have changed.
+
+        These are batch-norm statistics, corrections of outputs and recurrent states.
+        """
         for variable, value in self._statistics():
             variable.assign(value)
+        for kernel in self.programmed_kernels():
+            if kernel.hardware.correction is not None:
+                kernel.hardware.correction.reset()
         self.reset_states()
 
     def reset_states(self):
@@ -118,20 +124,30 @@ class Chip(HardwareModel):
 
     @t.setter
     def t(self, value):
-        seconds = ops.convert_to_tensor(check_time(value), dtype="float32")
+        seconds = ops.convert_to_tensor(self.check_time(value), dtype="float32")
         for tile in self.tiles:
             tile.settle(seconds)
 
+    def check_time(self, t):
+        """Return a time in seconds as a float, if all devices can be read then."""
+        return [tile.device.check_time(t) for tile in self.tiles][0]
+
     @property
     def compensation(self):
-        """How drift is compensated: "none", "oracle" or "measured"."""
-        return self.tiles[0].compensation
+        """How drift is compensated, as the name of a `Compensation`."""
+        return self.tiles[0].compensation.name
 
     @compensation.setter
     def compensation(self, value):
-        check_choice("a chip", COMPENSATIONS, compensation=value)
-        if value != self.compensation:
-            self._set("compensation", value)
+        compensation = as_compensation(value)
+        if compensation.name == self.compensation:
+            return
+        gains = [tile.gain for tile in self.tiles]
+        for tile in self.tiles:
+            tile.compensate(compensation)
+            tile.settle(tile.clock.value)
+        if any(a is not tile.gain for a, tile in zip(gains, self.tiles, strict=True)):
+            forget_compiled(self)  # What was compiled reads the gains of before.
 
     @property
     def read_noise(self):
@@ -141,19 +157,18 @@ class Chip(HardwareModel):
     @read_noise.setter
     def read_noise(self, value):
         check_choice("a chip", READ_NOISES, read_noise=value)
-        self._set("read_noise", value)
-        forget_compiled(self)  # What was compiled reads its kernels the old way.
-
-    def _set(self, name, value):
         for tile in self.tiles:
-            setattr(tile, name, value)
+            tile.read_noise = value
             tile.settle(tile.clock.value)
+        forget_compiled(self)  # What was compiled reads its kernels the old way.
 
     def __call__(self, *args, t=None, **kwargs):
         changes = {}
         if t is not None:
             is_number = isinstance(t, (int, float, np.number, np.ndarray))
-            changes["time"] = ops.cast(check_time(t) if is_number else t, "float32")
+            if is_number or (ops.is_tensor(t) and not backend.is_symbolic(t)):
+                t = self.check_time(t)
+            changes["time"] = ops.cast(t, "float32")
         if self.read_noise != "per_call" and current().read_noise is None:
             changes["read_noise"] = self.read_noise
         with hardware_mode(**changes):
@@ -173,7 +188,11 @@ class Chip(HardwareModel):
         return {
             **super().get_config(),
             "tiles": [
-                {"path": path, **kernel.tile.description()}
+                {
+                    "path": path,
+                    "corrected": kernel.correction is not None,
+                    **kernel.tile.description(),
+                }
                 for path, kernel in _by_path(self).items()
                 if kernel.tile is not None
             ],
@@ -188,12 +207,14 @@ class Chip(HardwareModel):
         # By the paths that were saved: Keras numbers the names of layers made anew.
         kernels = _by_path(model)
         for entry in config["tiles"]:
-            device = devices.deserialize(entry["device"])
-            options = entry["keeps_state"], entry["state_shapes"]
-            place_tile(kernels[entry["path"]], device, *options)
+            options = {**entry, "device": devices.deserialize(entry["device"])}
+            kernel = kernels[options.pop("path")]
+            if options.pop("corrected", False):
+                kernel.correct_outputs()
+            place_tile(kernel, **options)
         make_chip(model, config["digital"], config["seed"])
         for tile in model.tiles:
-            tile.compensation = config["compensation"]
+            tile.compensate(as_compensation(config["compensation"]))
             tile.read_noise = config["read_noise"]
         return model
 
@@ -204,10 +225,10 @@ def _by_path(model):
     return dict(zip(distinct(k.path for k in kernels), kernels, strict=True))
 
 
-def place_tile(kernel, device, keeps_state=True, state_shapes=None):
-    """Give a `HardwareKernel` the devices that hold it."""
+def place_tile(kernel, device, **options):
+    """Give a `HardwareKernel` the devices that hold it, with options of `Tile`."""
     with unlocked(kernel):
-        kernel.tile = Tile(device, kernel, keeps_state, state_shapes)
+        kernel.tile = Tile(device, kernel, **options)
 
 
 def make_chip(model, digital, seed):

@@ -13,7 +13,6 @@ from keras import ops
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.signature import TIME, inputs_by_name, outputs_by_name
-from hwa_keras.devices.device import check_time
 
 __all__ = ["export", "export_tflite", "verify_export"]
 
@@ -96,7 +95,9 @@ def export_tflite(
     packing of kernels are those of `export`, and all operators are TensorFlow Lite's
     own. Kernels are unpacked anew at each call, which takes time: packing saves
     storage and transfer, not latency. A few models do not convert: recurrent layers
-    need `unroll=True`, and all layers a policy that computes in float32.
+    need `unroll=True`, all layers a policy that computes in float32, and a chip of more
+    than 2**24 weights, which writes its devices again in the graph, must be programmed
+    without `verify`.
 
     Args:
         model: A `Chip`, or any built Keras model.
@@ -120,6 +121,7 @@ def export_tflite(
         RuntimeError: If the backend is not TensorFlow.
     """
     writer, stored = _tensorflow_writer(model, read_noise, example)
+    _check_converts(model)
     _write_whole(Path(path), overwrite, writer.tflite)
     return _reported(model, stored, verbose)
 
@@ -175,7 +177,7 @@ def _moments(model, times, read_noise):
         )
     if times is None:
         return [({}, {})]
-    seconds = [check_time(t) for t in np.ravel(list(times))]
+    seconds = [model.check_time(t) for t in np.ravel(list(times))]
     if not seconds:
         raise ValueError(
             "`times` is empty, so that nothing would be compared. Give at least one "
@@ -261,6 +263,16 @@ def _tensorflow_writer(model, read_noise, example):
     if isinstance(model, Chip):
         return export_tensorflow.chip_writer(model, read_noise, example), None
     return export_tensorflow.model_writer(model, example)
+
+
+def _check_converts(model):
+    tiles = model.tiles if isinstance(model, Chip) else ()
+    if any(not tile.keeps_state and tile.verify[0] > 0 for tile in tiles):
+        raise ValueError(
+            "The chip is large: it keeps no state of its devices, but writes and "
+            "verifies them again in the graph, in a loop that TensorFlow Lite cannot "
+            "run. Export a SavedModel, or program it without `verify`."
+        )
 
 
 def _reported(model, stored, verbose):

@@ -8,11 +8,13 @@ from keras import ops
 
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.conversion.hardware_model import convert_layers
-from hwa_keras.core.checks import check_choice
+from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.core.kernels import check_selector, find_kernels, matches, share_text
 from hwa_keras.core.replica import replicate
 from hwa_keras.deployment.chip import make_chip, place_tile
-from hwa_keras.deployment.tile import COMPENSATIONS, READ_NOISES
+from hwa_keras.deployment.compensation import as_compensation
+from hwa_keras.deployment.tile import READ_NOISES
+from hwa_keras.devices.device import for_kernels
 from hwa_keras.noise.noise_device import as_device
 
 __all__ = ["blank_chip", "program"]
@@ -30,6 +32,8 @@ def program(
     rules=(),
     kernels=None,
     verbose=1,
+    verify=0,
+    tolerance=0.02,
 ):
     """Write the kernels of a model to devices, once: make a chip.
 
@@ -47,8 +51,9 @@ def program(
         compensation: How the output of each tile is scaled against drift.
             `"none"`; `"oracle"`, by ((t+t₀)/t₀)^ν with the mean drift exponent, which
             no controller knows; `"measured"`, global drift compensation, by the mean
-            |weight| read right after programming over that read at t. Defaults to
-            `"measured"`.
+            |weight| read right after programming over that read at t;
+            `"measured_columns"`, the same for each column of a tile; or a
+            `deployment.Compensation`, or its name. Defaults to `"measured"`.
         read_noise: `"per_call"` draws read noise at each call, `"frozen"` once per
             chip, `"off"` never. Defaults to `"per_call"`.
         rules: List of pairs `(selector, device)`, as in `to_hwa`; the first that
@@ -58,6 +63,12 @@ def program(
         verbose: 0 or 1. With 1, say on the standard error stream how many of the
             model's weights are on the chip, if a matrix of weights is not. Defaults to
             `1`.
+        verify: Integer ≥ 0, the rounds of closed-loop programming: in each, all weights
+            are read, in the mean of many reads, and those that are off by more than the
+            tolerance are written again, with new errors. The reference devices of an
+            `OffsetColumn` are written once. Defaults to `0`.
+        tolerance: Float > 0, how far a weight may be off when it is verified, relative
+            to the largest magnitude of its tile. Defaults to `0.02`.
 
     Returns:
         A `Chip` at t = 0, of the class of the model, compiled as the model is.
@@ -75,7 +86,8 @@ def program(
     """
     if seed is None:
         seed = int(np.random.randint(2**31))
-    chip = blank_chip(model, device, compensation, read_noise, rules, kernels, verbose)
+    options = rules, kernels, verbose, verify, tolerance
+    chip = blank_chip(model, device, compensation, read_noise, *options)
     chip.write(seed)
     return chip
 
@@ -88,24 +100,31 @@ def blank_chip(
     rules=(),
     kernels=None,
     verbose=1,
+    verify=0,
+    tolerance=0.02,
 ):
     """A chip with its targets set, but not yet written."""
-    check_choice("program", COMPENSATIONS, compensation=compensation)
+    compensation = as_compensation(compensation)
+    verify = check_count("program", least=0, verify=verify)
+    check_positive("program", tolerance=tolerance)
     check_choice("program", READ_NOISES, read_noise=read_noise)
     _check_programmable(model, device, rules)
     chip = replicate(model)
     found, digital = _on_devices(chip, as_device(device), rules, kernels)
     total = sum(int(np.prod(kernel.variable.shape)) for kernel, _ in found)
-    targets = [(kernel, kernel.target()) for kernel, _ in found]
+    targets = [kernel.target() for kernel, _ in found]
+    chosen = for_kernels([device for _, device in found], targets)
     plain = [kernel for kernel, _ in found if kernel.hardware is None]
     convert_layers(plain, lambda kernel: Hardware())
-    for (kernel, chosen), (_, target) in zip(found, targets, strict=True):
+    for (kernel, _), target, device in zip(found, targets, chosen, strict=True):
         _check_finite(kernel, target)
         kernel.hardware.path = kernel.path
-        own = chosen.for_kernel(kernel.hardware)
-        place_tile(kernel.hardware, own, keeps_state=total <= _MOST_KEPT)
+        own = device.for_kernel(kernel.hardware)
+        options = {"keeps_state": total <= _MOST_KEPT, "verify": (verify, tolerance)}
+        place_tile(kernel.hardware, device=own, **options)
         tile = kernel.hardware.tile
-        tile.compensation, tile.read_noise = compensation, read_noise
+        tile.compensate(compensation)
+        tile.read_noise = read_noise
         tile.targets.assign(tile.to_targets(target))
     make_chip(chip, digital, seed=0)
     if verbose and digital:

@@ -1,5 +1,6 @@
 """drift_sweep and monte_carlo: many chips, evaluated one after the other."""
 
+import functools
 import sys
 import warnings
 
@@ -8,11 +9,16 @@ import numpy as np
 from keras import ops
 
 from hwa_keras import backend
-from hwa_keras.core.checks import check_count, check_positive
+from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.deployment.batchnorm import calibration_batches, reestimate
+from hwa_keras.deployment.compensation import (
+    COMPENSATIONS,
+    Compensation,
+    as_compensation,
+)
+from hwa_keras.deployment.output_calibration import OutputCalibration
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.result import DriftResult
-from hwa_keras.deployment.tile import COMPENSATIONS
 from hwa_keras.devices.device import check_time
 from hwa_keras.statistics import is_precise
 
@@ -42,6 +48,9 @@ def drift_sweep(
     rules=(),
     verbose=1,
     calibration=None,
+    calibrate="batchnorm",
+    verify=0,
+    verify_tolerance=0.02,
 ):
     """Program many chips and evaluate each at many times.
 
@@ -60,7 +69,8 @@ def drift_sweep(
             number; or a `range` of their numbers i, the share of one of several
             machines, whose results `DriftResult.join` puts together. Defaults to
             `25`.
-        compensation: One of `"none"`, `"oracle"`, `"measured"`, or a list of them.
+        compensation: What `program` takes, or a list of such. The result knows each by
+            its name. Defaults to `"none"`, `"oracle"` and `"measured"`.
         metric: Name of the compiled metric (or `"loss"`) that early stopping, tables
             and plots look at. Defaults to the first metric, else the loss.
         tolerance: Float, or None. Stop once the 95 % interval of the mean of `metric`
@@ -74,8 +84,13 @@ def drift_sweep(
         verbose: 0 or 1, whether to show a progress bar (in a log: one line at the
             end). Defaults to `1`.
         calibration: Inputs, as `adapt_batchnorm` takes them, or None. With inputs,
-            the batch-norm statistics of each chip are re-estimated before each
-            evaluation, each time from those of the model.
+            each chip is calibrated before each evaluation, each time from what it was
+            when it was written.
+        calibrate: What of a chip the calibration inputs calibrate: `"batchnorm"`, the
+            statistics, by `adapt_batchnorm`; or `"outputs"`, a gain and an offset of
+            each column, by `calibrate_outputs`. Defaults to `"batchnorm"`.
+        verify, verify_tolerance: Rounds of closed-loop programming and its tolerance,
+            the `verify` and `tolerance` of `program`.
 
     Returns:
         A `DriftResult`: every chip's metrics, with mean, standard deviation and
@@ -99,11 +114,15 @@ def drift_sweep(
     compensations = _as_list(compensation)
     chips = _numbers(chips)
     _check_numbers("drift_sweep", tolerance, batch_size)
-    chip = blank_chip(model, device, compensations[0], read_noise, rules)
+    # One per column first: it gives the chip its gains before anything is compiled.
+    first = min(compensations, key=lambda name: as_compensation(name).per)
+    options = {"rules": rules, "verify": verify, "tolerance": verify_tolerance}
+    chip = blank_chip(model, device, first, read_noise, **options)
+    for t in times.values():
+        chip.check_time(t)
     check_compiled(chip, model)
     data = evaluable(data, batch_size)
-    if calibration is not None:
-        calibration = calibration_batches(calibration)
+    calibration = _calibration(chip, calibration, calibrate, model)
     bar = progress_bar(len(chips) * len(compensations) * len(times), verbose)
     records = []
     result = None
@@ -140,6 +159,9 @@ def monte_carlo(
     tolerance=None,
     metric=None,
     read_noise="frozen",
+    calibrate="batchnorm",
+    verify=0,
+    verify_tolerance=0.02,
 ):
     """Program many chips and evaluate each once, right after programming.
 
@@ -164,6 +186,7 @@ def monte_carlo(
             Defaults to the first metric, else the loss.
         read_noise: As in `program`. Defaults to `"frozen"`: each chip is evaluated
             with one draw of read noise.
+        calibrate, verify, verify_tolerance: As in `drift_sweep`.
 
     Returns:
         A dictionary from the names of metrics to arrays of shape `(chips,)`.
@@ -179,11 +202,11 @@ def monte_carlo(
     """
     check_count("monte_carlo", chips=chips)
     _check_numbers("monte_carlo", tolerance, batch_size)
-    chip = blank_chip(model, device, "none", read_noise, rules)
+    options = {"rules": rules, "verify": verify, "tolerance": verify_tolerance}
+    chip = blank_chip(model, device, "none", read_noise, **options)
     check_compiled(chip, model)
     data = evaluable(data, batch_size)
-    if calibration is not None:
-        calibration = calibration_batches(calibration)
+    calibration = _calibration(chip, calibration, calibrate, model)
     bar = progress_bar(chips, verbose)
     found = []
     for i in range(chips):
@@ -242,26 +265,38 @@ def _evaluate_chip(chip, data, times, compensations, bar, calibration):
     return record
 
 
+def _calibration(chip, inputs, calibrate, model):
+    """What calibrates a chip as it is then, or None."""
+    check_choice("a sweep", ("batchnorm", "outputs"), calibrate=calibrate)
+    if inputs is None:
+        if calibrate == "outputs":
+            raise ValueError(
+                "`calibrate` is 'outputs', and `calibration` is missing. Give inputs, "
+                "without labels, to calibrate on."
+            )
+        return None
+    if calibrate == "outputs":
+        return OutputCalibration(chip, inputs, model).run
+    return functools.partial(reestimate, chip, calibration_batches(inputs))
+
+
 def _evaluate(chip, data, calibration):
     # What a time gives depends on no time before.
     chip.reset()
     if calibration is not None:
-        reestimate(chip, calibration)
+        calibration()
         chip.reset_states()
     return chip.evaluate(**data, return_dict=True, verbose=0)
 
 
 def _as_list(compensation):
-    names = (
-        [compensation] if isinstance(compensation, str) else list(compensation or [])
-    )
-    unknown = [name for name in names if name not in COMPENSATIONS]
-    if unknown or not names:
-        raise ValueError(
-            f"`compensation` must be one or more of {', '.join(COMPENSATIONS)}. "
-            f"Received: compensation={compensation!r}."
-        )
-    return names
+    """The names of one compensation, or of several."""
+    is_one = compensation is None or isinstance(compensation, (str, Compensation))
+    several = [compensation] if is_one else list(compensation)
+    names = [as_compensation(each).name for each in several]
+    if not names:
+        raise ValueError("`compensation` is empty. Give at least one, such as 'none'.")
+    return list(dict.fromkeys(names))
 
 
 def _labelled(times):

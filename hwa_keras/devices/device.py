@@ -1,5 +1,6 @@
 """What every device is: programs once, ages, is read."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -25,12 +26,27 @@ class Device:
 
     Attributes:
         drifts: Bool. Whether the weights age, so that there is drift to compensate.
+        needs_shapes: Bool. Whether its formulas need the numbers of rows and columns
+            while a graph is made.
         is_array: Bool. Whether it computes where it stores, in tiles of a crossbar; a
             digital memory does not.
     """
 
     drifts = True
+    needs_shapes = False
     is_array = True
+
+    def check_time(self, t):
+        """Return a time in seconds as a float, if the device can be read then.
+
+        Args:
+            t: Number, seconds since the end of programming.
+
+        Raises:
+            ValueError: If it is negative, not finite or, where the technology is
+                known at some times only, none of them.
+        """
+        return check_time(t)
 
     def for_kernel(self, kernel):
         """This device for one kernel of a chip: itself, or a copy that knows more.
@@ -40,6 +56,19 @@ class Device:
                 `HardwareKernel`.
         """
         return self
+
+    def for_network(self, count, largest):
+        """This device for each of several kernels of one model.
+
+        Args:
+            count: Integer, how many kernels it holds.
+            largest: Float, the largest magnitude of the weights that `per="network"`
+                is about; or None if there are none or they still train.
+
+        Returns:
+            A list of as many devices, in the order of the model's layers.
+        """
+        return [self] * count
 
     def program(self, weights, seed):
         """Write weights once.
@@ -101,6 +130,37 @@ class Device:
 _family.base = Device
 
 
+def for_kernels(chosen, targets):
+    """The devices of several kernels of one model, each made for its kernel.
+
+    Args:
+        chosen: List of devices, one per kernel, in the order of the model's layers.
+        targets: List of what is written for the kernels: tensors, or Nones while they
+            train.
+
+    Returns:
+        A list of as many devices; see `Device.for_network`.
+    """
+    largest = _largest_of_network(chosen, targets)
+    found = list(chosen)
+    for device in {id(device): device for device in chosen}.values():
+        places = [i for i, other in enumerate(chosen) if other is device]
+        own = device.for_network(len(places), largest)
+        for i, each in zip(places, own, strict=True):
+            found[i] = each
+    return found
+
+
+def _largest_of_network(chosen, targets):
+    """The largest |weight| of all kernels on devices with `per="network"`, or None."""
+    pairs = zip(chosen, targets, strict=True)
+    shared = [w for device, w in pairs if getattr(device, "per", None) == "network"]
+    if not shared or any(w is None for w in shared):
+        return None
+    largest = max(float(ops.max(ops.abs(w))) for w in shared)
+    return largest if math.isfinite(largest) else None
+
+
 def weight_range(weights, per):
     """Largest magnitude of a tile, or of each of its columns.
 
@@ -116,7 +176,11 @@ def weight_range(weights, per):
     axes: tuple[int, ...] = (-2, -1) if per == "layer" else (-2,)
     if len(weights.shape) < 2:
         axes = tuple(range(len(weights.shape)))
-    largest = ops.max(ops.abs(weights), axis=axes, keepdims=True)
+    # Not max|W|: XLA would hold |W| for it, as much memory again.
+    largest = ops.maximum(
+        ops.max(weights, axis=axes, keepdims=True),
+        -ops.min(weights, axis=axes, keepdims=True),
+    )
     written = largest > 0
     largest = ops.where(written, largest, ops.ones_like(largest))
     return largest, ops.cast(written, weights.dtype)

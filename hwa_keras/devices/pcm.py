@@ -15,20 +15,21 @@ Reference:
       2023, arXiv:2302.08469.
 """
 
-import math
 from dataclasses import dataclass
 
 from keras import ops
 
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_not_negative, check_positive
+from hwa_keras.devices.conductance import polynomial
 from hwa_keras.devices.device import (
     Device,
     check_per,
     register,
-    sum_of_tiles,
     weight_range,
 )
+from hwa_keras.devices.drifting import DriftingDevice, flicker_factor
+from hwa_keras.devices.mapping import Mapping, Pairs, check_mapping
 
 _COEFFICIENTS = (0.26348, 1.9650, -1.1731)  # µS, fitted at g_max = 25 µS
 _G_MAX_OF_FIT = 25.0
@@ -44,9 +45,7 @@ def programming_std(g, g_max=25.0):
         g: Target conductances, µS.
         g_max: Largest conductance, µS.
     """
-    c0, c1, c2 = _COEFFICIENTS
-    relative = g / g_max
-    return (c0 + relative * (c1 + c2 * relative)) * (g_max / _G_MAX_OF_FIT)
+    return polynomial(_COEFFICIENTS, g / g_max) * (g_max / _G_MAX_OF_FIT)
 
 
 def programming_error(g, z, g_max=25.0, scale=1.0):
@@ -80,18 +79,6 @@ def drift_exponent(g, z, g_max=25.0):
     return ops.abs(mean + std * z)
 
 
-def drift(g, nu, t, t0=20.0):
-    """Conductances after a time: g(t) = g·((t + t₀)/t₀)^(−ν), in µS.
-
-    Args:
-        g: Programmed conductances, µS.
-        nu: Drift exponents.
-        t: Seconds since the end of programming.
-        t0: Seconds from programming to the first read of the characterization.
-    """
-    return g * ops.exp(-nu * ops.log((t + t0) / t0))
-
-
 def read_std(g_t, g_programmed, t, g_max=25.0, t0=20.0, t_read=250e-9):
     """Standard deviation of 1/f read noise accumulated until a time, in µS.
 
@@ -108,17 +95,15 @@ def read_std(g_t, g_programmed, t, g_max=25.0, t0=20.0, t_read=250e-9):
     """
     power = ops.exp(0.65 * ops.log(ops.maximum(g_programmed / g_max, _SMALLEST)))
     q = ops.minimum(0.0088 / ops.maximum(power, 1e-3), 0.2)
-    # ln((t + t₀ + t_r)/(2 t_r)) in two terms: float32 holds neither ratio exactly.
-    log_ratio = ops.log(t + t0 + t_read) - math.log(2.0 * t_read)
-    return g_t * q * ops.sqrt(log_ratio)
+    return g_t * q * flicker_factor(t + t0, t_read)
 
 
 @register("pcm")
 @dataclass(frozen=True)
-class PCM(Device):
+class PCM(DriftingDevice):
     """Phase-change memory, the full statistical model, as differential pairs.
 
-    A weight is held by two devices: w = α·(g⁺ − g⁻)/g_max with targets
+    By default a weight is held by two devices: w = α·(g⁺ − g⁻)/g_max with targets
     g⁺ = max(w, 0)·g_max/α, g⁻ = max(−w, 0)·g_max/α and α the largest magnitude of the
     kernel (or of the column). Each device gets programming noise, a drift exponent of
     its own and, at each read, 1/f noise; no conductance falls below zero.
@@ -134,6 +119,8 @@ class PCM(Device):
         per: `"layer"` maps each kernel (each tile, if it is cut into tiles) to the full
             conductance range by its largest magnitude, `"column"` each output column
             by its own. Defaults to `"layer"`.
+        mapping: A `Pairs`, `BitSlices` or `OffsetColumn`: how devices hold a weight.
+            Defaults to one pair.
 
     Example:
         >>> device = hwa_keras.devices.PCM()
@@ -153,6 +140,7 @@ class PCM(Device):
     t0: float = 20.0
     t_read: float = 250e-9
     per: str = "layer"
+    mapping: Mapping = Pairs()
 
     def __post_init__(self):
         check_positive("PCM", g_max=self.g_max, t0=self.t0, t_read=self.t_read)
@@ -163,44 +151,20 @@ class PCM(Device):
             read_scale=self.read_scale,
         )
         check_per("PCM", self.per)
+        check_mapping("PCM", self.mapping)
 
-    def program(self, weights, seed):
-        largest, written = weight_range(weights, self.per)
-        to_conductance = self.g_max / largest
-        positive = ops.maximum(weights, 0.0) * to_conductance
-        negative = ops.maximum(-weights, 0.0) * to_conductance
-        z = random.normal(ops.shape(weights), random.fold_in(seed, 0), pair=True)
-        z_nu = random.normal(ops.shape(weights), random.fold_in(seed, 1), pair=True)
-        scale = written * self.programming_scale
-        return {
-            "g_positive": positive
-            + programming_error(positive, z[0], self.g_max, scale),
-            "g_negative": negative
-            + programming_error(negative, z[1], self.g_max, scale),
-            "nu_positive": self.drift_scale
-            * drift_exponent(positive, z_nu[0], self.g_max),
-            "nu_negative": self.drift_scale
-            * drift_exponent(negative, z_nu[1], self.g_max),
-            "weight_per_microsiemens": 1.0 / to_conductance,
-        }
+    def programming_std(self, g):
+        return self.programming_scale * programming_std(g, self.g_max)
 
-    def read(self, state, t, z=None):
-        conductances = []
-        for i, polarity in enumerate(("positive", "negative")):
-            programmed = state[f"g_{polarity}"]
-            g_t = drift(programmed, state[f"nu_{polarity}"], t, self.t0)
-            if z is not None:
-                std = read_std(g_t, programmed, t, self.g_max, self.t0, self.t_read)
-                g_t = ops.maximum(g_t + self.read_scale * std * z[i], 0.0)
-            conductances.append(g_t)
-        return (conductances[0] - conductances[1]) * state["weight_per_microsiemens"]
+    def drift_exponent(self, g, z):
+        return self.drift_scale * drift_exponent(g, z, self.g_max)
 
-    def draw_read_noise(self, shape, seed):
-        if self.read_scale == 0:
-            return None
-        return random.normal(shape, seed, pair=True)
+    def read_std(self, g_t, g_programmed, t):
+        return read_std(g_t, g_programmed, t, self.g_max, self.t0, self.t_read)
 
     def perturb(self, weights, seed, scale=1.0):
+        if self.mapping != Pairs():
+            return super().perturb(weights, seed, scale)
         largest, written = weight_range(weights, self.per)
         g = ops.abs(weights) * (self.g_max / largest)
         z_written, z_empty = (
@@ -214,16 +178,6 @@ class PCM(Device):
         error = error - ops.maximum(empty_std * z_empty * scale, 0.0)
         error = ops.where(weights < 0, -error, error)
         return weights + error * (largest / self.g_max)
-
-    def oracle_gain(self, state, t):
-        """((t + t₀)/t₀)^ν with ν the mean exponent, weighted by conductance."""
-        total = weighted = 0.0
-        for polarity in ("positive", "negative"):
-            g = state[f"g_{polarity}"]
-            total = total + sum_of_tiles(g)
-            weighted = weighted + sum_of_tiles(g * state[f"nu_{polarity}"])
-        nu = ops.divide_no_nan(weighted, total)
-        return ops.exp(nu * ops.log((t + self.t0) / self.t0))
 
 
 @register("simple_pcm")

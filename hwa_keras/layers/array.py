@@ -1,4 +1,4 @@
-"""The array: x → DAC → tiles → output noise → ADC → digital sum."""
+"""The array: x → DAC → tiles → output noise → ADC → digital sum → correction."""
 
 from keras import ops
 
@@ -27,7 +27,7 @@ def multiply(kernel, product, layer, x, training, bias=None):
     if bias is not None:
         bias = ops.cast(bias, layer.compute_dtype)
     elif not kernel.has_circuits:
-        return product.apply(layer, x, w)
+        return _corrected(kernel, product, layer, x, product.apply(layer, x, w))
     is_recorded = modes.current().recorder is not None
     if is_recorded or not kernel.hardware.bound_management:
         return _through_array(kernel, product, layer, x, w, bias, training, None)
@@ -53,6 +53,16 @@ def _through_array(kernel, product, layer, x, w, bias, training, halvings):
         z = z * _like(2.0**halvings, z)
     if not kernel.tiling.is_single:
         z = ops.sum(z, axis=-2)
+    if kernel.correction is not None:
+        z = kernel.correction.corrected(z)
+    return product.from_columns(layer, z, x)
+
+
+def _corrected(kernel, product, layer, x, y):
+    """A product in Keras's layout, with the correction of a chip's outputs."""
+    if kernel.correction is None:
+        return y
+    z = kernel.correction.corrected(product.to_columns(layer, y))
     return product.from_columns(layer, z, x)
 
 
@@ -133,10 +143,20 @@ def _read_out(kernel, z, w, bound, training):
 
 
 def _by_column(kernel, values):
-    """A value of each tile `[K, M]`, or one of the whole kernel, beside the sums."""
-    if kernel.tiling.is_single or len(values.shape) == 0:
-        return ops.reshape(values, ())
-    return kernel.tiling.by_column(values)
+    """Values of tiles or of columns, beside the sums.
+
+    Args:
+        kernel: A `HardwareKernel`.
+        values: Tensor `[]` or `[columns]`, of the whole kernel; or `[K, M]` or
+            `[K, M, columns of a tile]`, of its tiles.
+    """
+    rank = len(values.shape)
+    if rank == 2:
+        return kernel.tiling.by_column(values)
+    if rank == 3:
+        by_column = ops.reshape(values, (kernel.tiling.grid[0], -1))
+        return by_column[:, : kernel.tiling.columns]
+    return values
 
 
 def _full_scale(kernel, w, bound, z):

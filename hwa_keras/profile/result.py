@@ -3,6 +3,7 @@
 import collections
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import rich.console
 import rich.table
@@ -62,6 +63,8 @@ class LayerSummary:
         energy_share: The share of its kernels in the energy of the memory of all
             kernels, as in `memory_energy`; None without kernels of its own, and in a
             model without a `BitFlip`.
+        array_energy: What its arrays take for one example, as `array_energy` tells it;
+            None without arrays of its own, and where it was not asked for.
     """
 
     name: str
@@ -74,6 +77,7 @@ class LayerSummary:
     noise: str | None
     error_rates: tuple = ()
     energy_share: float | None = None
+    array_energy: float | None = None
 
     @property
     def total_params(self):
@@ -97,6 +101,7 @@ class LayerSummary:
             "noise": self.noise,
             "error_rates": list(self.error_rates),
             "energy_share": self.energy_share,
+            "array_energy": self.array_energy,
         }
 
 
@@ -109,11 +114,13 @@ class ModelSummary(Printed):
         layers: Tuple of `LayerSummary`s.
         relative_energy: The energy of the memory of the kernels in units of what it is
             without errors, as `memory_energy` tells it; None without a `BitFlip`.
+        arrays: The `ArrayEnergy` of its crossbars, or None where it was not asked for.
     """
 
     name: str
     layers: tuple
     relative_energy: float | None = None
+    arrays: Any = None
 
     @property
     def params(self):
@@ -196,6 +203,7 @@ class ModelSummary(Printed):
             "ternarized_share": self.macs_share(2),
             "low_precision_share": self.low_precision_share,
             "relative_energy": self.relative_energy,
+            "array_energy": self.arrays and self.arrays.total,
         }
 
     def table(self):
@@ -218,10 +226,20 @@ class ModelSummary(Printed):
         if flipped:
             table.add_column("bit error rate", justify="right")
             table.add_column("energy share", justify="right")
+        if self.arrays is not None:
+            total = self.arrays.formatted(self.arrays.total)
+            table.add_column(self._array_head(), total, justify="right")
         for layer in self.layers:
             cells = self._cells(layer) + ([layer.noise or "—"] if noisy else [])
-            table.add_row(*map(Text, cells + (_energy_cells(layer) if flipped else [])))
+            cells += _energy_cells(layer) if flipped else []
+            if self.arrays is not None:
+                own = layer.array_energy
+                cells.append("—" if own is None else self.arrays.formatted(own))
+            table.add_row(*map(Text, cells))
         return table
+
+    def _array_head(self):
+        return "array power" if self.arrays.v_read is None else "array energy"
 
     def _cells(self, layer):
         macs = [
@@ -258,7 +276,10 @@ class ModelSummary(Printed):
         ]
         if self.relative_energy is not None:
             share = f"{100 * self.relative_energy:.1f} % of reliable"
-            rows.append(("energy of the memory", share))
+            rows.append(("energy of the memory", f"{share}; from memory_energy"))
+        if self.arrays is not None:
+            total = self.arrays.formatted(self.arrays.total)
+            rows.append((self._array_head(), f"{total} an example; from array_energy"))
         for row in rows:
             grid.add_row(*map(Text, row))
         return grid

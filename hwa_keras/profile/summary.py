@@ -7,6 +7,7 @@ import keras
 
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.noise import Noise
+from hwa_keras.profile.array_energy import array_energy
 from hwa_keras.profile.energy import check_model, memory_energy, stored_kernels
 from hwa_keras.profile.operations import calls_of, uses_per_weight
 from hwa_keras.profile.result import LayerSummary, ModelSummary
@@ -15,7 +16,7 @@ from hwa_keras.quantizers import Quantizer
 __all__ = ["summary"]
 
 
-def summary(model, file=None, verbose=1):
+def summary(model, file=None, verbose=1, data=None, crossbar=None):
     """Count parameters, memory and operations of a model, by their bits.
 
     A parameter has the bits of its quantizer's `precision`, and 32 without one. A
@@ -36,15 +37,20 @@ def summary(model, file=None, verbose=1):
         file: A text file to print to, or None for standard output, which gets colors
             and its own width if it is a terminal.
         verbose: 0 or 1. With 0, nothing is printed. Defaults to `1`.
+        data: Inputs, as `array_energy` takes them, to have what the arrays of each
+            layer take for one example told too; or None.
+        crossbar: The `crossbar.Crossbar` of these arrays, or None for that of the
+            layers.
 
     Returns:
         A `ModelSummary`: `total_params`, `memory_bits`, `compression_ratio`, `macs`,
-        `total_macs`, `low_precision_share`, `relative_energy` and others, `layers`,
-        `to_dict()`, `table()`.
+        `total_macs`, `low_precision_share`, `relative_energy`, `arrays` and others,
+        `layers`, `to_dict()`, `table()`.
 
     Raises:
         TypeError: If it is no Keras model, or a chip.
-        ValueError: If the model is not built.
+        ValueError: If the model is not built, or a crossbar is given without data; and
+            what `array_energy` raises.
 
     Example:
         >>> options = dict(kernel_quantizer="ste_sign", input_quantizer="ste_sign")
@@ -60,8 +66,15 @@ def summary(model, file=None, verbose=1):
         {1: 320, 32: 2048}
     """
     check_model("summary", model)
-    count = _Count(model)
-    counted = ModelSummary(model.name, tuple(count.rows()), count.relative_energy)
+    if crossbar is not None and data is None:
+        raise ValueError(
+            "What the arrays of a crossbar take depends on the inputs. Give `summary` "
+            "some: summary(model, data=x, crossbar=crossbar)."
+        )
+    arrays = None if data is None else array_energy(model, data, crossbar)
+    count = _Count(model, arrays)
+    rows = tuple(count.rows())
+    counted = ModelSummary(model.name, rows, count.relative_energy, arrays)
     if verbose:
         counted.print(file)
     return counted
@@ -70,8 +83,10 @@ def summary(model, file=None, verbose=1):
 class _Count:
     """One count of a model; a weight that is shared counts where it is met first."""
 
-    def __init__(self, model):
+    def __init__(self, model, arrays=None):
         self.model = model
+        on_arrays = () if arrays is None else arrays.kernels
+        self.arrays = {kernel.path: kernel.total for kernel in on_arrays}
         self.seen = set()
         self.kernels = {id(k.variable): k for k in find_kernels(model)[0]}
         self.of_noises, self.of_quantizers = set(), set()
@@ -125,7 +140,13 @@ class _Count:
             noise=_noises(kernels),
             error_rates=self._error_rates(kernels),
             energy_share=sum(shares) if shares else None,
+            array_energy=self._array_energy(new),
         )
+
+    def _array_energy(self, weights):
+        paths = [self.kernels[id(w)].path for w in weights if id(w) in self.kernels]
+        found = [self.arrays[path] for path in paths if path in self.arrays]
+        return sum(found) if found else None
 
     def _kernels_in(self, layer):
         """The `Kernel`s among the weights of a layer, wherever they are shared."""

@@ -438,7 +438,7 @@ def test_conductances_per_column_are_those_of_outputs(layer, outputs, axes):
     [tile] = hwa_keras.program(model, device, seed=0, verbose=0).tiles
     w = as_numpy(kernel.variable)
     others = tuple(i for i in range(w.ndim) if i not in axes)
-    units = as_numpy(tile.state["weight_per_microsiemens"]) * device.g_max
+    units = as_numpy(tile.state["largest"])
     largest = np.abs(w).max(axis=others).reshape(-1)
     np.testing.assert_allclose(units.reshape(-1), largest, rtol=1e-5)
 

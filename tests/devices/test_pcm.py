@@ -10,6 +10,12 @@ from scipy.stats import norm
 
 from hwa_keras import devices, random
 from hwa_keras.devices import PCM, SimplePCM, pcm
+from tests.distributions import (
+    assert_distributed,
+    folded_exponential,
+    folded_moments,
+    rectified_moments,
+)
 from tests.modes import in_mode
 
 G_MAX, T0, T_READ = 25.0, 20.0, 250e-9  # µS, s, s
@@ -31,27 +37,6 @@ def nu_parameters(relative):
         log = np.log(relative)
     mu = np.clip(-0.0155 * log + 0.0244, 0.049, 0.1)
     return mu, np.clip(-0.0125 * log - 0.0059, 0.008, 0.045)
-
-
-def rectified_moments(mu, sigma):
-    """First and second moment of max(x, 0), x normal."""
-    a = mu / sigma
-    first = mu * norm.cdf(a) + sigma * norm.pdf(a)
-    return first, (mu**2 + sigma**2) * norm.cdf(a) + mu * sigma * norm.pdf(a)
-
-
-def folded_moments(mu, sigma):
-    """First and second moment of |x|, x normal."""
-    first = mu * (1 - 2 * norm.cdf(-mu / sigma)) + 2 * sigma * norm.pdf(mu / sigma)
-    return first, mu**2 + sigma**2
-
-
-def folded_exponential(mu, sigma, tau):
-    """E[exp(τ|x|)], x normal."""
-    half = (sigma * tau) ** 2 / 2
-    return np.exp(half + mu * tau) * norm.cdf(mu / sigma + sigma * tau) + np.exp(
-        half - mu * tau
-    ) * norm.cdf(-mu / sigma + sigma * tau)
 
 
 def read_sigma(relative, t):
@@ -91,18 +76,6 @@ def read_moments(relative, t):
     return moments
 
 
-def assert_distributed(samples, moments):
-    """Mean and standard deviation, within 5 standard errors."""
-    samples = samples.astype("float64")
-    first, second = moments
-    expected_std = np.sqrt(max(second - first**2, 0.0))
-    mean, n = samples.mean(), samples.size
-    square = (samples - mean) ** 2
-    std, fourth = np.sqrt(square.mean()), (square**2).mean()
-    assert abs(mean - first) < 5 * std / np.sqrt(n)
-    assert abs(std - expected_std) < 5 * np.sqrt((fourth - std**4) / n) / (2 * std)
-
-
 def tensor(values):
     return ops.convert_to_tensor(values, dtype="float32")
 
@@ -121,7 +94,7 @@ def writer(device):
 @cache
 def reader(device, noisy):
     def at(state, t, seed):
-        shape = np.broadcast_shapes(*(tuple(v.shape) for v in state.values()))
+        shape = state["g"].shape[1:] if "g" in state else state["weights"].shape
         return device.read(
             state, t, device.draw_read_noise(shape, seed) if noisy else None
         )
@@ -159,11 +132,9 @@ def million():
 def million_at(million):
     """The conductances of the positive devices at a time, in µS."""
     # With empty partners the weights that are read are these conductances.
-    state = {
-        **million,
-        "g_negative": np.zeros((1, 1)),
-        "weight_per_microsiemens": np.ones((1, 1)),
-    }
+    empty = np.zeros_like(million["g"][0])
+    g = np.stack([million["g"][0], empty])
+    state = {**million, "g": g, "largest": np.full((1, 1), G_MAX)}
 
     @lru_cache(maxsize=2)
     def at(t, noisy):
@@ -180,21 +151,21 @@ rows = pytest.mark.parametrize(
 @rows
 def test_programmed_conductance(million, row, relative):
     moments = rectified_moments(relative * G_MAX, programming_sigma(relative))
-    assert_distributed(million["g_positive"][row], moments)
-    assert million["g_positive"][row].min() >= 0
+    assert_distributed(million["g"][0][row], moments)
+    assert million["g"][0][row].min() >= 0
 
 
 @rows
 def test_the_partner_of_every_weight_is_an_empty_device(million, row, relative):
     assert_distributed(
-        million["g_negative"][row], rectified_moments(0.0, programming_sigma(0.0))
+        million["g"][1][row], rectified_moments(0.0, programming_sigma(0.0))
     )
-    assert_distributed(million["nu_negative"][row], folded_moments(*nu_parameters(0.0)))
+    assert_distributed(million["nu"][1][row], folded_moments(*nu_parameters(0.0)))
 
 
 @rows
 def test_drift_exponent(million, row, relative):
-    nu = million["nu_positive"][row]
+    nu = million["nu"][0][row]
     assert_distributed(nu, folded_moments(*nu_parameters(relative)))
     assert nu.min() >= 0
 
@@ -216,11 +187,7 @@ def test_conductance_after_drift_with_read_noise(million_at, row, relative, t):
 @rows
 def test_device_numbers_are_independent_of_each_other(million, row, relative):
     state = million
-    numbers = [
-        state[f"{name}_{polarity}"][row]
-        for name in ("g", "nu")
-        for polarity in ("positive", "negative")
-    ]
+    numbers = [state[name][side][row] for name in ("g", "nu") for side in (0, 1)]
     correlation = np.corrcoef(numbers) - np.eye(4)
     assert np.abs(correlation).max() < 5 / np.sqrt(DEVICES)
 
@@ -271,7 +238,7 @@ def test_read_std_against_numpy():
 def test_drift_is_a_power_law_of_time():
     device = PCM(programming_scale=0.0)
     state = program(device, w := kernel())
-    nu = np.where(w > 0, state["nu_positive"], state["nu_negative"]).astype("float64")
+    nu = np.where(w > 0, *state["nu"]).astype("float64")
     for t in TIMES.values():
         expected = w * ((t + T0) / T0) ** -nu
         np.testing.assert_allclose(read(device, state, t), expected, rtol=2e-5)
@@ -280,17 +247,21 @@ def test_drift_is_a_power_law_of_time():
 def test_a_year_of_drift_costs_half_of_the_conductance(million, million_at):
     # It fails if drift does nothing: ν ≥ 0.049 gives (1.6e6)^−0.049 = 0.5.
     year = million_at(TIMES["year"], False).mean(1)
-    ratio = year / million["g_positive"].mean(1)
+    ratio = year / million["g"][0].mean(1)
     assert np.all((0.2 < ratio) & (ratio < 0.52))
+
+
+def one_sided(state):
+    """The state with the devices of one sign, and with those of the other."""
+    sides = np.eye(2)[:, :, None, None]
+    return [{**state, "g": (state["g"] * side).astype("float32")} for side in sides]
 
 
 def test_conductance_never_grows_with_time():
     device = PCM()
     state = program(device, kernel())
     magnitudes = []
-    for polarity in ("positive", "negative"):
-        other = {"positive": "negative", "negative": "positive"}[polarity]
-        alone = {**state, f"g_{other}": np.zeros_like(state[f"g_{other}"])}
+    for alone in one_sided(state):
         times = (0.0, 1e-3, 1.0, 20.0, 3600.0, 86_400.0, 3.2e7, 1e9)
         magnitudes.append([np.abs(read(device, alone, t)) for t in times])
     for series in magnitudes:
@@ -302,9 +273,7 @@ def test_conductance_never_grows_with_time():
 def test_reading_at_time_zero_gives_what_was_programmed():
     device = PCM()
     state = program(device, kernel())
-    expected = (state["g_positive"] - state["g_negative"]) * state[
-        "weight_per_microsiemens"
-    ]
+    expected = (state["g"][0] - state["g"][1]) / G_MAX * state["largest"]
     np.testing.assert_allclose(read(device, state, 0.0), expected, rtol=1e-6)
     assert not np.allclose(read(device, state, 0.0, seed=1), expected, rtol=1e-3)
 
@@ -317,8 +286,8 @@ def test_without_imperfections_the_pairs_hold_the_weights(per, shape):
     state = program(device, w := kernel(shape))
     for t in (0.0, TIMES["year"]):
         np.testing.assert_allclose(read(device, state, t), w, rtol=1e-6)
-    assert np.all((state["g_positive"] == 0) | (state["g_negative"] == 0))
-    assert max(state["g_positive"].max(), state["g_negative"].max()) <= 25 * (1 + 1e-6)
+    assert np.all(state["g"].min(axis=0) == 0)
+    assert state["g"].max() <= 25 * (1 + 1e-6)
     assert device.draw_read_noise((2,), random.seed_from(1)) is None
 
 
@@ -327,12 +296,8 @@ def test_another_conductance_range_changes_units_only(seed):
     small, large = PCM(g_max=10.0), PCM(g_max=25.0)
     w = kernel()
     states = [program(device, w) for device in (small, large)]
-    np.testing.assert_allclose(
-        states[0]["g_positive"] / 10, states[1]["g_positive"] / 25, atol=1e-6
-    )
-    np.testing.assert_allclose(
-        states[0]["nu_positive"], states[1]["nu_positive"], rtol=1e-4
-    )
+    np.testing.assert_allclose(states[0]["g"] / 10, states[1]["g"] / 25, atol=1e-6)
+    np.testing.assert_allclose(states[0]["nu"], states[1]["nu"], rtol=1e-4)
     for t in (0.0, TIMES["day"]):
         found, expected = (
             read(device, state, t, seed)
@@ -347,19 +312,16 @@ def test_scales_multiply_their_part():
     bright = np.abs(w) > 0.5 * np.abs(w).max()
     plain, doubled = PCM(), PCM(programming_scale=2.0, drift_scale=3.0, read_scale=0.5)
     one, other = program(plain, w), program(doubled, w)
-    sign = np.where(w > 0, "positive", "negative")
-    for name in ("positive", "negative"):
-        chosen = bright & (sign == name)
+    for side, sign in enumerate((1, -1)):
+        chosen = bright & (sign * w > 0)
         target = np.abs(w[chosen]) * 25 / np.abs(w).max()
         np.testing.assert_allclose(
-            other[f"g_{name}"][chosen] - target,
-            2 * (one[f"g_{name}"][chosen] - target),
+            other["g"][side][chosen] - target,
+            2 * (one["g"][side][chosen] - target),
             atol=1e-4,
         )
-        np.testing.assert_allclose(
-            other[f"nu_{name}"], 3 * one[f"nu_{name}"], rtol=1e-5
-        )
-    alone = {**other, "g_negative": np.zeros_like(other["g_negative"])}
+    np.testing.assert_allclose(other["nu"], 3 * one["nu"], rtol=1e-5)
+    alone = one_sided(other)[0]
     exact, noisy = (read(doubled, alone, 60.0, seed) for seed in (None, 4))
     full = read(dataclasses.replace(doubled, read_scale=1.0), alone, 60.0, 4)
     chosen = bright & (w > 0)
@@ -373,7 +335,7 @@ def test_another_reference_time_and_read_duration_enter_the_formulas():
     w = np.full((1, 50_000), 0.8, "float32")
     state = program(device, w)
     t = 1000.0
-    nu = state["nu_positive"].astype("float64")
+    nu = state["nu"][0].astype("float64")
     exact = read(device, state, t)
     np.testing.assert_allclose(exact, w * (1005.0 / 5.0) ** -nu, rtol=2e-5)
     ratio = read(device, state, t, seed=2) / exact - 1
@@ -388,9 +350,7 @@ def test_each_column_has_a_range_of_its_own():
     w = kernel() * np.array([1e-3, 1, 50, 0.2] * 5, "float32")
     state = program(PCM(per="column"), w)
     largest = np.abs(w).max(0, keepdims=True)
-    np.testing.assert_allclose(
-        state["weight_per_microsiemens"], largest / 25, rtol=1e-6
-    )
+    np.testing.assert_allclose(state["largest"], largest, rtol=1e-6)
     error = read(PCM(per="column"), state, 0.0) - w
     assert np.all(error.std(0) > 0.01 * largest)
     assert np.all(error.std(0) < 0.06 * largest)
@@ -459,14 +419,8 @@ def test_each_read_draws_its_own_noise():
 
 
 def test_the_devices_of_a_pair_are_read_with_noise_of_their_own():
-    ones = np.ones((1, 100_000))
-    state = {
-        "g_positive": 20.0 * ones,
-        "g_negative": 20.0 * ones,
-        "nu_positive": 0.05 * ones,
-        "nu_negative": 0.05 * ones,
-        "weight_per_microsiemens": np.ones((1, 1)),
-    }
+    ones = np.ones((2, 1, 100_000))
+    state = {"g": 20.0 * ones, "nu": 0.05 * ones, "largest": np.full((1, 1), G_MAX)}
     found = read(PCM(), state, 60.0, seed=3)
     g_t = 20.0 * (80.0 / 20.0) ** -0.05
     variance = 2 * (g_t * read_sigma(0.8, 60.0)) ** 2
@@ -479,10 +433,7 @@ def test_the_devices_of_a_pair_are_read_with_noise_of_their_own():
 def test_oracle_gain_undoes_the_mean_drift():
     device = PCM(drift_scale=1.3)
     state = program(device, kernel())
-    g, nu = (
-        np.stack([state[f"{n}_positive"], state[f"{n}_negative"]]).astype("float64")
-        for n in ("g", "nu")
-    )
+    g, nu = (state[name].astype("float64") for name in ("g", "nu"))
     values = {name: tensor(v) for name, v in state.items()}
     for t in (0.0, *TIMES.values()):
         expected = ((t + T0) / T0) ** ((g * nu).sum() / g.sum())
@@ -569,7 +520,7 @@ def test_devices_cannot_be_changed():
         (lambda: SimplePCM(t0=0.0), "`t0` of SimplePCM .*t0=0.0"),
         (lambda: SimplePCM(programming_scale=-1), "`programming_scale` of SimplePCM"),
         (lambda: SimplePCM(per=None), "`per` of SimplePCM .*per=None"),
-        (lambda: devices.get("rram"), "Unknown device 'rram'. .*pcm, simple_pcm"),
+        (lambda: devices.get("rram"), "Unknown device 'rram'. .*pcm, .*simple_pcm"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

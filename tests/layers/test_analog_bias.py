@@ -76,6 +76,18 @@ def test_on_a_chip_it_is_on_devices_and_drifts():
     assert drifted.sum() < 0.7 * np.abs(bias).sum()
 
 
+@pytest.mark.parametrize("tile", [None, (5, 3)], ids=["whole", "tiles"])
+@pytest.mark.parametrize("adc", [None, ADC(16, range=40.0)], ids=["plain", "adc"])
+def test_drift_is_compensated_once(adc, tile):
+    model, x = converted(adc=adc, tile=tile), inputs()
+    device = hwa_keras.devices.PCM(programming_scale=0.0, read_scale=0.0)
+    chip = hwa_keras.program(model, device, seed=1)
+    expected, chip.t = model(x, training=False), 31_536_000.0
+    found, expected = (keras.ops.convert_to_numpy(y) for y in (chip(x), expected))
+    share = np.vdot(found, expected) / np.vdot(expected, expected)
+    assert share == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_layer_without_such_a_row_refuses_it():
     model = keras.Sequential([keras.Input((7, 3)), keras.layers.LSTM(5)])
     with pytest.raises(ValueError, match="digital"):

@@ -1,0 +1,158 @@
+"""Wired: devices behind the wires of a crossbar."""
+
+from dataclasses import dataclass, replace
+
+from keras import ops
+
+from hwa_keras import devices
+from hwa_keras.core.checks import check_choice, check_not_negative
+from hwa_keras.crossbar import wires
+from hwa_keras.devices.conductance import ConductanceDevice
+from hwa_keras.devices.device import register
+
+__all__ = ["Wired"]
+
+_MOST_DROP = 1.0
+
+
+@register("wired")
+@dataclass(frozen=True)
+class Wired(ConductanceDevice):
+    """Devices behind wires that drop voltage: they are read as G_eff in place of G.
+
+    Each tile is a crossbar of its own, and so is each of the arrays that hold it. As
+    G_eff does not depend on the inputs it is computed once for each time; see
+    `hwa_keras.crossbar.wires`.
+
+    Args:
+        device: A `ConductanceDevice`: the devices at the crossings.
+        wire: Pair (r_row, r_column), the resistance of a segment of a row and of a
+            column, Ω.
+        ir_drop: `"closed_form"` or `"exact"`. Defaults to `"closed_form"`.
+
+    Raises:
+        ValueError: When a tile is read that is larger than the closed form holds for.
+
+    Example:
+        >>> from hwa_keras.crossbar import Wired
+        >>> device = Wired(hwa_keras.devices.Memristor(), wire=(1.0, 1.0))
+        >>> w = ops.ones((64, 64))
+        >>> state = device.program(w, hwa_keras.random.seed_from(1))
+        >>> round(float(ops.mean(device.read(state, 0.0))), 3)
+        0.935
+    """
+
+    device: ConductanceDevice
+    wire: tuple
+    ir_drop: str = "closed_form"
+    needs_shapes = True
+
+    def __post_init__(self):
+        if isinstance(self.device, Wired):
+            raise ValueError(f"These devices are wired already: {self.device!r}.")
+        if not isinstance(self.device, ConductanceDevice):
+            raise TypeError(
+                "Wires are for devices that are conductances, such as PCM or "
+                f"Memristor. Received: {self.device!r}."
+            )
+        if not isinstance(self.wire, (tuple, list)) or len(self.wire) != 2:
+            raise ValueError(
+                "`wire` must be the pair (r_row, r_column), the resistances of a "
+                f"segment in Ω. Received: wire={self.wire!r}."
+            )
+        for resistance in self.wire:
+            check_not_negative("Wired", wire=resistance)
+        object.__setattr__(self, "wire", tuple(map(float, self.wire)))
+        check_choice("Wired", ("closed_form", "exact"), ir_drop=self.ir_drop)
+
+    @property
+    def drifts(self):
+        return self.device.drifts
+
+    @property
+    def g_min(self):
+        return self.device.g_min
+
+    @property
+    def g_max(self):
+        return self.device.g_max
+
+    @property
+    def g_u(self):
+        return self.device.g_u
+
+    @property
+    def per(self):
+        return self.device.per
+
+    @property
+    def mapping(self):
+        return self.device.mapping
+
+    def check_time(self, t):
+        return self.device.check_time(t)
+
+    def for_kernel(self, kernel):
+        return replace(self, device=self.device.for_kernel(kernel))
+
+    def for_network(self, count, largest):
+        own = self.device.for_network(count, largest)
+        return [replace(self, device=device) for device in own]
+
+    def with_range(self, g_u):
+        return replace(self, device=self.device.with_range(g_u))
+
+    def weight_range(self, weights):
+        return self.device.weight_range(weights)
+
+    def programming_std(self, g):
+        return self.device.programming_std(g)
+
+    def write(self, g, seed):
+        return self.device.write(g, seed)
+
+    def conductances(self, state, t, z=None):
+        return self.effective(self.device.conductances(state, t, z))
+
+    def fresh(self, state):
+        return self.effective(self.device.fresh(state))
+
+    def effective(self, g):
+        """G_eff of conductances `[..., rows, columns]`, µS."""
+        if self.ir_drop == "exact":
+            return wires.exact(g, self.wire[0], self.wire[1], self.g_max)
+        self._check_closed_form(g)
+        return wires.closed_form(g, *self.wire)
+
+    def _check_closed_form(self, g):
+        m, n = g.shape[-2:]
+        lengths = self.wire[0] * n * (n + 1) + self.wire[1] * m * (m + 1)
+        drop = 0.5e-6 * self.g_u * lengths
+        if drop > _MOST_DROP:
+            share = drop / (1.0 + drop)
+            raise ValueError(
+                f"A tile of {m} × {n} devices of up to {self.g_u} µS on wires of "
+                f"{self.wire} Ω loses up to {share:.0%} of a voltage, and the closed "
+                f"form is then wrong by up to {0.1 * share**2:.1%} of the weights. "
+                "Take a smaller tile, or ir_drop='exact'."
+            )
+
+    def moments(self, g):
+        """Mean and variance behind the wires, to first order in the errors."""
+        mean, variance = self.device.moments(g)
+        behind = self.effective(mean)
+        return behind, variance * ops.square(ops.divide_no_nan(behind, mean))
+
+    def draw_read_noise(self, shape, seed):
+        return self.device.draw_read_noise(shape, seed)
+
+    def oracle_gain(self, state, t):
+        return self.device.oracle_gain(state, t)
+
+    def get_config(self):
+        config = {"wire": list(self.wire), "ir_drop": self.ir_drop}
+        return {"device": devices.serialize(self.device), **config}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "device": devices.deserialize(config["device"])})
