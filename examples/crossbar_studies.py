@@ -61,7 +61,7 @@ def ranges(models, data, settings):
         places = np.linspace(0, settings.range_steps - 1, settings.range_points + 2)
         for one in (front.uniform[round(place)] for place in places[1:-1]):
             row = {"seed": seed, "error": one.error}
-            kept = [p for p in front.points if p.error <= one.error]
+            kept = [p for p in front.points if p.error <= one.error * 1.0001]
             layer = min(kept, key=lambda p: p.energy)
             for name, point in (("layer", layer), ("one", one)):
                 crossbar = crossbar_of(settings, g_u=point.g_u)
@@ -90,7 +90,7 @@ def ranges_section(fronts, rows):
         table.append(
             [f"{np.mean([r['error'] for r in same]):.3g}"]
             + [cell(np.array(energy[name])) for name in ("one", "layer")]
-            + [f"{np.mean(saved):.0%}"]
+            + [cell(np.array(saved))]
             + [cell(np.array(accuracy[name])) for name in ("one", "layer")]
         )
     figure = Figure(figsize=(6, 4), layout="constrained")

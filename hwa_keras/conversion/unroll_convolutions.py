@@ -49,7 +49,7 @@ def unroll_convolutions(model, most_weights=2**24):
         ...     [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, name="conv")]
         ... )
         >>> unrolled = hwa_keras.unroll_convolutions(model)
-        >>> unrolled.get_layer("conv").layers[1].kernel.shape
+        >>> tuple(unrolled.get_layer("conv").layers[1].kernel.shape)
         (16, 8)
 
     Reference:

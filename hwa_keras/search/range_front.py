@@ -7,6 +7,8 @@ import rich.table
 
 __all__ = ["RangeFront", "RangePoint"]
 
+_ROUNDING = 1.0 + 1e-9
+
 
 @dataclass(frozen=True)
 class RangePoint:
@@ -56,7 +58,7 @@ class RangeFront:
     def energy_at(self, error, uniform=False):
         """The least energy of a point with at most this error, or None if none has."""
         points = self.uniform if uniform else self.points
-        energies = [p.energy for p in points if p.error <= error]
+        energies = [p.energy for p in points if p.error <= error * _ROUNDING]
         return min(energies, default=None)
 
     def saved(self, error):

@@ -50,8 +50,9 @@ def optimize_ranges(
         max_error: Float > 0, or None: the largest mean squared error of the outputs.
         max_loss: Float ≥ 0, or None: how much of the first compiled metric (or of the
             loss) may be lost, on the mean of chips over the data.
-        steps: Integer ≥ 2, ranges that are tried for a kernel, evenly spaced in
-            logarithm from near g_min to g_max. Defaults to `24`.
+        steps: Integer ≥ 2, ranges that are tried for all kernels, evenly spaced in
+            logarithm from near g_min to g_max; between them errors and energies are
+            taken for power laws. Defaults to `24`.
         examples: Integer ≥ 1, examples that gradients are taken at. Defaults to `16`.
         chips: Integer ≥ 2, chips that a metric is measured on. Defaults to `10`.
         seed: Integer, the seed of the first chip. Defaults to `0`.
@@ -91,7 +92,7 @@ def optimize_ranges(
     chip = blank_chip(_converted(model, crossbar), None, "none", "off", verbose=0)
     errors = _errors(chip, device, grid, _first(inputs, examples))
     paths, energies = _energies(model, crossbar, grid, inputs, periphery)
-    points = _front(grid, errors, energies)
+    points = _front(*_finer(device, grid, errors, energies))
     uniform = tuple(
         RangePoint((float(g),) * len(paths), float(e), float(p))
         for g, e, p in zip(grid, errors.sum(0), energies.sum(0), strict=True)
@@ -171,7 +172,18 @@ def _energies(model, crossbar, grid, inputs, periphery):
     return tuple(kernel.path for kernel in found.kernels), np.array(columns).T
 
 
-def _front(grid, errors, energies):
+def _finer(device, grid, errors, energies):
+    """Twenty times as many ranges, errors and energies between them as power laws."""
+    spans = np.log(grid - device.g_min)
+    finer = np.linspace(spans[0], spans[-1], 20 * len(grid))
+    between = [
+        np.array([np.exp(np.interp(finer, spans, np.log(row))) for row in values])
+        for values in (np.maximum(errors, 1e-300), np.maximum(energies, 1e-300))
+    ]
+    return np.minimum(device.g_min + np.exp(finer), device.g_max), *between
+
+
+def _front(ranges, errors, energies):
     """The points that are best for some λ, from low to high energy."""
     saved, lost = np.abs(np.diff(energies)).ravel(), np.abs(np.diff(errors)).ravel()
     slopes = saved[(saved > 0) & (lost > 0)] / lost[(saved > 0) & (lost > 0)]
@@ -186,7 +198,7 @@ def _front(grid, errors, energies):
     for multiplier in multipliers:
         best = np.argmin(energies + multiplier * errors, axis=1)
         found[tuple(best)] = RangePoint(
-            tuple(float(g) for g in grid[best]),
+            tuple(float(g) for g in ranges[best]),
             float(errors[kernels, best].sum()),
             float(energies[kernels, best].sum()),
         )

@@ -7,11 +7,11 @@ from keras import layers, ops
 
 import hwa_keras
 from hwa_keras.analysis.moments import output_moments
-from hwa_keras.analysis.moments_covariance import Budget, Covariance
-from hwa_keras.analysis.moments_graph import Step, steps_of
-from hwa_keras.analysis.moments_joint import Joint
-from hwa_keras.analysis.moments_rectifier import rectified, rectified_covariance
-from hwa_keras.analysis.moments_rules import apply_rule
+from hwa_keras.analysis.moments.covariance import Budget, Covariance
+from hwa_keras.analysis.moments.graph import Step, steps_of
+from hwa_keras.analysis.moments.joint import Joint
+from hwa_keras.analysis.moments.rectifier import rectified, rectified_covariance
+from hwa_keras.analysis.moments.rules import apply_rule
 
 RNG = np.random.default_rng(0)
 GRID = np.linspace(-8, 8, 4_001)

@@ -5,11 +5,11 @@ import math
 import numpy as np
 from keras import ops
 
-from hwa_keras.analysis.moments_covariance import Budget
-from hwa_keras.analysis.moments_graph import steps_of
-from hwa_keras.analysis.moments_joint import Joint
-from hwa_keras.analysis.moments_noise import Places
-from hwa_keras.analysis.moments_rules import apply_rule
+from hwa_keras.analysis.moments.covariance import Budget
+from hwa_keras.analysis.moments.graph import steps_of
+from hwa_keras.analysis.moments.joint import Joint
+from hwa_keras.analysis.moments.noise import Places
+from hwa_keras.analysis.moments.rules import apply_rule
 
 __all__ = ["output_moments", "propagated"]
 

@@ -5,8 +5,8 @@ import math
 import keras
 from keras import layers, ops
 
-from hwa_keras.analysis.moments_covariance import Covariance
-from hwa_keras.analysis.moments_noise import product_noise
+from hwa_keras.analysis.moments.covariance import Covariance
+from hwa_keras.analysis.moments.noise import product_noise
 from hwa_keras.layers.base import kernels_inside
 from hwa_keras.layers.products import product_of
 

@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from hwa_keras.analysis.moments_noise import Places
-from hwa_keras.analysis.moments_rectifier import rectified, rectified_covariance
+from hwa_keras.analysis.moments.noise import Places
+from hwa_keras.analysis.moments.rectifier import rectified, rectified_covariance
 
 __all__ = ["Joint"]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from keras import ops
 
-from hwa_keras.analysis.moments_covariance import Covariance
+from hwa_keras.analysis.moments.covariance import Covariance
 
 __all__ = ["Places", "product_noise"]
 

@@ -37,7 +37,7 @@ def rectified(mean, variance):
         Three tensors of that shape: the mean, the variance and Φ(a).
 
     Example:
-        >>> from hwa_keras.analysis.moments_rectifier import rectified
+        >>> from hwa_keras.analysis.moments.rectifier import rectified
         >>> mean, variance, positive = rectified(ops.zeros(()), ops.ones(()))
         >>> [round(float(x), 4) for x in (mean, variance, positive)]
         [0.3989, 0.3408, 0.5]
@@ -76,7 +76,7 @@ def rectified_covariance(covariance, first, second, terms=2):
         A tensor of the shape of `covariance`.
 
     Example:
-        >>> from hwa_keras.analysis.moments_rectifier import rectified_covariance
+        >>> from hwa_keras.analysis.moments.rectifier import rectified_covariance
         >>> at_zero = ops.zeros(()), ops.ones(())
         >>> [
         ...     round(float(rectified_covariance(0.5, at_zero, at_zero, k)), 4)

@@ -45,7 +45,7 @@ def steps_of(model):
             operation takes or gives anything but one tensor per argument.
 
     Example:
-        >>> from hwa_keras.analysis.moments_graph import steps_of
+        >>> from hwa_keras.analysis.moments.graph import steps_of
         >>> x = keras.Input((4,))
         >>> y = keras.layers.Add()([x, keras.layers.Dense(4, name="dense")(x)])
         >>> steps, inputs, outputs = steps_of(keras.Model(x, y))
