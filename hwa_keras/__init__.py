@@ -19,6 +19,7 @@ from hwa_keras import (
     noise,
     quantizers,
     search,
+    spiking,
     training,
 )
 from hwa_keras.circuits.hardware import Hardware
@@ -81,6 +82,7 @@ __all__ = [
     "quantizers",
     "random",
     "search",
+    "spiking",
     "summary",
     "to_digital",
     "to_hwa",

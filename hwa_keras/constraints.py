@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.sign_groups import check_group, grouped, ungrouped
 
-__all__ = ["AggressiveClip", "HistogramClip", "WeightClip"]
+__all__ = ["AggressiveClip", "HistogramClip", "SignGroups", "WeightClip"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -113,10 +114,57 @@ class HistogramClip(keras.constraints.Constraint):
         return {"alpha": self.alpha}
 
 
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class SignGroups(keras.constraints.Constraint):
+    """Gives the synapses of each group of contiguous inputs one sign.
+
+    The projection onto the kernels that a chip with one sign per group can hold, those
+    at the smallest Euclidean distance: of each group of a column the positive weights
+    are set to zero if the sum of their squares is below that of the negative ones, and
+    the negative ones otherwise. As a constraint it is applied after each update;
+    before deployment, `kernel.assign(constraint(kernel))` does it once. A
+    regularizer, `hwa_keras.spiking.SignTopology`, brings most groups near it before.
+
+    Args:
+        group: Integer ≥ 1, synapses in a group. Defaults to `5`.
+        partial: Bool. Whether the last group of a column may be smaller, where the
+            fan-in is no multiple of the group. Defaults to `False`.
+
+    Raises:
+        ValueError: If `group` is out of its range; when it is applied, if `group` does
+            not divide the fan-in of the kernel (all axes but the last).
+
+    Example:
+        >>> constraint = hwa_keras.constraints.SignGroups(group=2)
+        >>> w = np.array([[0.5], [-0.25], [-0.5], [-0.125]], "float32")
+        >>> ops.convert_to_numpy(constraint(w))[:, 0].tolist()
+        [0.5, 0.0, -0.5, -0.125]
+    """
+
+    def __init__(self, group=5, partial=False):
+        self.group = check_group("SignGroups", group)
+        self.partial = bool(partial)
+
+    def __call__(self, w):
+        w = ops.convert_to_tensor(w)
+        groups = grouped("SignGroups", w, self.group, self.partial)
+        positive = ops.maximum(groups, 0.0)
+        negative = ops.minimum(groups, 0.0)
+        is_positive = ops.greater_equal(
+            ops.sum(ops.square(positive), axis=1, keepdims=True),
+            ops.sum(ops.square(negative), axis=1, keepdims=True),
+        )
+        return ungrouped(ops.where(is_positive, positive, negative), w)
+
+    def get_config(self):
+        return {"group": self.group, "partial": self.partial}
+
+
 _NAMED = {
     "weight_clip": WeightClip,
     "aggressive_clip": AggressiveClip,
     "histogram_clip": HistogramClip,
+    "sign_groups": SignGroups,
 }
 
 

@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hwa_keras.datasets import text, tfds
+from hwa_keras.datasets import fsdd, text, tfds
 from hwa_keras.datasets.source import Part, Source, check_split, missing_package
 
 __all__ = ["Dataset", "load"]
 
-_NAMES = ("digits", *tfds.NAMES, "sst2", "wikitext2")
+_NAMES = ("digits", *tfds.NAMES, *fsdd.NAMES, "sst2", "wikitext2")
+_SAMPLE_RATES = {"speech_commands": 16000, **dict.fromkeys(fsdd.NAMES, 8000)}
 
 
 class Dataset(NamedTuple):
@@ -20,11 +21,11 @@ class Dataset(NamedTuple):
     | --------- | ------------------------------------------------------------------ |
     | images    | `float32` of `(samples, height, width, channels)` in [0, 1]        |
     | sentences | `object` of `(samples,)`, each a `str`; of pairs, a tuple of two   |
-    | speech    | `float32` of `(samples, 16000)` in [-1, 1], one second at 16 kHz   |
+    | speech    | `float32` of `(samples, sample_rate)` in [-1, 1], one second       |
 
     `y` is `int64` of shape `(samples,)` in `[0, num_classes)`. Where `num_classes` is
     1, it is `float32`, a score to be predicted. `validation` is None where a data set
-    has two parts.
+    has two parts. `sample_rate` is that of audio, in Hz, None of everything else.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Dataset(NamedTuple):
     test: Part
     num_classes: int
     validation: Part | None = None
+    sample_rate: int | None = None
 
 
 def load(
@@ -50,6 +52,8 @@ def load(
     | `cifar10`         | 50,000  |            | 10,000  | images of 32 x 32 x 3       |
     | `cifar100`        | 50,000  |            | 10,000  | images of 32 x 32 x 3       |
     | `speech_commands` | 85,511  | 10,102     | 4,890   | spoken words, 12 classes    |
+    | `fsdd`            | 2,700   |            | 300     | spoken digits, 10 classes   |
+    | `fsdd/<speaker>`  | 2,500   |            | 500     | the same, by speaker        |
     | `sst2`            | 6,920   | 872        | 1,821   | sentences                   |
     | `glue/cola`       | 8,551   |            | 1,043   | sentences                   |
     | `glue/sst2`       | 67,349  |            | 872     | sentences and parts of them |
@@ -65,11 +69,19 @@ def load(
     `digits` is embedded in scikit-learn; its split is shuffled, stratified by class and
     always the same. `sst2` and `wikitext2` are text files:
     `sst2/{train,dev,test}.tsv`, or where that folder is missing `glue/sst2`, and
-    `wikitext2/{train,valid,test}.txt`. The others are read with TensorFlow Datasets.
+    `wikitext2/{train,valid,test}.txt`. `fsdd` are the files `fsdd/recordings/*.wav`.
+    The others are read with TensorFlow Datasets.
 
     GLUE keeps the labels of its test splits to itself: `test` is its validation split
-    (of MNLI, the matched one). Clips of `speech_commands` that are shorter than a
-    second are followed by zeros.
+    (of MNLI, the matched one). Clips of `speech_commands` and of `fsdd` that are
+    shorter than a second are followed by zeros.
+
+    The clips of `fsdd` are of 8 kHz, in the order of digit, speaker and take. Each is
+    divided by its largest sample, as speakers differ in loudness by a factor of 16, and
+    what is beyond a second is cut off. `fsdd` has the official split, in which all six
+    speakers are in both parts; `fsdd/george`, `fsdd/jackson`, `fsdd/lucas`,
+    `fsdd/nicolas`, `fsdd/theo` and `fsdd/yweweler` test on one speaker and train on the
+    five others.
 
     Words of `wikitext2` are what stands between spaces, and `<eos>` at the end of each
     line, numbered as they first appear in the files that are there, as in PyTorch's
@@ -81,16 +93,17 @@ def load(
         split: String, `"train"`, `"validation"` or `"test"`, to read only that one.
             Defaults to `None`, for everything.
         data_dir: Path of the folder that TensorFlow Datasets keeps its data in, or of
-            the folder that holds `sst2` or `wikitext2`. For the first it defaults to
-            `$HWA_DATA_DIR/tfds` where `HWA_DATA_DIR` is set, else to `$TFDS_DATA_DIR`,
-            else to `~/tensorflow_datasets`; for text files, to `$HWA_DATA_DIR`.
+            the folder that holds `fsdd`, `sst2` or `wikitext2`. For the first it
+            defaults to `$HWA_DATA_DIR/tfds` where `HWA_DATA_DIR` is set, else to
+            `$TFDS_DATA_DIR`, else to `~/tensorflow_datasets`; for files, to
+            `$HWA_DATA_DIR`.
             Ignored for `digits`.
 
     Returns:
-        A `Dataset`: `name`, `train=(x, y)`, `test=(x, y)`, `num_classes` and
-        `validation`. Of `wikitext2` a `Text`: `name`, `train`, `validation` and `test`,
-        `int32` arrays of word numbers, and `vocabulary`. With `split`, that part alone:
-        `(x, y)`, or the array of word numbers.
+        A `Dataset`: `name`, `train=(x, y)`, `test=(x, y)`, `num_classes`,
+        `validation` and `sample_rate`. Of `wikitext2` a `Text`: `name`, `train`,
+        `validation` and `test`, `int32` arrays of word numbers, and `vocabulary`. With
+        `split`, that part alone: `(x, y)`, or the array of word numbers.
 
     Raises:
         ValueError: If the name is unknown, the data set has no such split, or the files
@@ -118,15 +131,18 @@ def load(
         check_split(name, split, source.splits, source.note)
         return source.read(split)
     parts = {part: source.read(part) for part in source.splits}
-    return Dataset(name, num_classes=source.num_classes, **parts)
+    rate = _SAMPLE_RATES.get(name)
+    return Dataset(name, num_classes=source.num_classes, sample_rate=rate, **parts)
 
 
 def _source(name: str, files: Path, records: Path) -> Source:
-    """Where a data set comes from, given the folders of text files and of TFDS."""
+    """Where a data set comes from, given the folders of files and of TFDS."""
     if name == "digits":
         return Source(("train", "test"), _read_digits, 10)
     if name in tfds.NAMES:
         return tfds.tfds_source(name, records)
+    if name in fsdd.NAMES:
+        return fsdd.fsdd_source(name, files / "fsdd")
     if name == "sst2":
         if (files / name).is_dir():
             return text.sst2_source(files / name)

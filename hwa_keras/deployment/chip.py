@@ -74,6 +74,9 @@ class Chip(HardwareModel):
     def write(self, seed):
         """Program the same weights onto devices drawn anew, and set t = 0.
 
+        Layers with mismatch of their own, which have a method `draw_chip(seed)`, draw
+        it from the same seed.
+
         Args:
             seed: Integer. The same seed writes the same chip.
         """
@@ -81,6 +84,10 @@ class Chip(HardwareModel):
         base = random.seed_from(seed)
         for i, tile in enumerate(self.tiles):
             tile.program(random.fold_in(base, i))
+        own = random.fold_in(base, len(self.tiles))
+        drawn = [a for a in self._flatten_layers() if hasattr(a, "draw_chip")]
+        for i, layer in enumerate(drawn):
+            layer.draw_chip(random.fold_in(own, i))
         self.seed = seed
         self.t = 0.0
 
@@ -97,9 +104,9 @@ class Chip(HardwareModel):
         self.reset_states()
 
     def reset_states(self):
-        """Have stateful recurrent layers begin anew."""
+        """Have stateful layers, recurrent or spiking, begin anew."""
         for layer in self._flatten_layers():
-            if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            if getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
                 layer.reset_state()
 
     def _statistics(self):

@@ -23,6 +23,7 @@ __all__ = [
     "convert_layer",
     "hardware_class",
     "is_stepwise",
+    "register_cell",
     "revert_layer",
     "run_stepwise",
 ]
@@ -50,6 +51,17 @@ _DIGITAL = {
     for known in (_PRODUCTS, _CELLS, _STEPWISE)
     for digital, hardware in known.items()
 }
+
+
+def register_cell(digital, hardware):
+    """Have a class of cells known, with the class that computes it on hardware.
+
+    Args:
+        digital: A cell for `keras.layers.RNN` with a `kernel` and a `recurrent_kernel`.
+        hardware: A subclass of it and of `recurrent.HardwareCell`.
+    """
+    _CELLS[digital] = hardware
+    _DIGITAL[hardware] = digital
 
 
 @describes_kernels

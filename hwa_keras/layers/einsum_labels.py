@@ -71,6 +71,13 @@ class EinsumLabels:
         return "".join(label for label in self.kernel if label not in self.output)
 
     @property
+    def is_elementwise(self):
+        """Whether the kernel multiplies the last axes of the inputs, one by one."""
+        operands, output = self.equation.split("->")
+        inputs, kernel = operands.split(",")
+        return inputs == output and inputs.endswith(kernel)
+
+    @property
     def fit_crossbar(self):
         """Whether groups are the outermost columns and no operand has a label twice."""
         once = all(len(set(p)) == len(p) for p in (self.inputs, self.kernel))

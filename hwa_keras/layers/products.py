@@ -159,6 +159,9 @@ class EinsumProduct(Product):
         return math.prod(shape[labels.kernel.index(label)] for label in labels.shared)
 
     def apply(self, layer, x, kernel):
+        if EinsumLabels(layer.equation).is_elementwise:
+            # Of such an einsum TFLite's converter makes a product of other shapes.
+            return ops.multiply(x, kernel)
         return ops.einsum(layer.equation, x, kernel)
 
     def unfold(self, layer, x):

@@ -8,7 +8,13 @@ layer outputs.
 
 from hwa_keras.noise.base import Compose, Noise, family, leaves
 from hwa_keras.noise.bit_flip import BitFlip
-from hwa_keras.noise.defects import ChipNoise, DropConnect, ProcessVariation, StuckAt
+from hwa_keras.noise.defects import (
+    ChipNoise,
+    DropConnect,
+    ProcessVariation,
+    StuckAt,
+    SynapticMismatch,
+)
 from hwa_keras.noise.gaussian import (
     AdditiveGaussian,
     MultiplicativeGaussian,
@@ -32,6 +38,7 @@ __all__ = [
     "ProcessVariation",
     "ProgrammingNoise",
     "StuckAt",
+    "SynapticMismatch",
     "deserialize",
     "get",
     "as_device",

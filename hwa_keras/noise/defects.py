@@ -3,10 +3,10 @@
 from keras import ops
 
 from hwa_keras.core import random
-from hwa_keras.core.checks import check_not_negative
+from hwa_keras.core.checks import check_not_negative, check_positive
 from hwa_keras.noise.base import Noise, family
 
-__all__ = ["DropConnect", "ProcessVariation", "StuckAt"]
+__all__ = ["DropConnect", "ProcessVariation", "StuckAt", "SynapticMismatch"]
 
 
 def check_rate(owner, rate):
@@ -162,6 +162,58 @@ class ProcessVariation(ChipNoise):
             "std": self.std,
             "granularity": self.granularity,
         }
+
+
+@family.register("synaptic_mismatch")
+class SynapticMismatch(ChipNoise):
+    """Adds to weights what the process made of their synapses: W + std·range·z.
+
+    Unlike in `ProcessVariation` the deviation is the same for all weights, of those at
+    zero too: what differs is the charge that an analog synapse moves, in parts of the
+    largest. It is drawn once per chip and held. Weights may leave ±range by it.
+
+    A vendor's tutorial sets the variability of such synapses to "stddev = 4" without a
+    unit. It is taken as percent of the range here: `std=0.04`.
+
+    Args:
+        std: Float ≥ 0, the standard deviation as a part of the range: 0.04 is 4 %.
+        range: Float > 0, the largest magnitude of a weight: 0.9 where weights are in
+            ±0.9.
+        hold: Bool. Whether the draw is kept from one training step to the next, or
+            each step is another chip, so that the network learns for any. Defaults to
+            `True`.
+        scale: Initial value of the `scale` variable, a factor on `std`. Defaults to
+            `1.0`.
+
+    Raises:
+        ValueError: If `std` or `range` is out of its range.
+
+    Example:
+        >>> noise = hwa_keras.noise.SynapticMismatch(std=0.04, range=0.9)
+        >>> w = np.zeros(10_000, "float32")
+        >>> varied = noise(w, hwa_keras.random.seed_from(7))
+        >>> round(float(ops.std(varied)), 3)  # 0.04 · 0.9
+        0.036
+        >>> layer = hwa_keras.layers.HWADense(
+        ...     64,
+        ...     kernel_quantizer=hwa_keras.quantizers.Uniform(levels=16, scale=0.9),
+        ...     kernel_noise=hwa_keras.noise.SynapticMismatch(0.04, 0.9, hold=False),
+        ... )
+    """
+
+    def __init__(self, std, range, hold=True, scale=1.0, **kwargs):
+        super().__init__(hold=hold, scale=scale, **kwargs)
+        check_not_negative("SynapticMismatch", std=std)
+        check_positive("SynapticMismatch", range=range)
+        self.std = float(std)
+        self.range = float(range)
+
+    def vary(self, w, seed, scale):
+        std = self.std * self.range * ops.cast(scale, w.dtype)
+        return w + std * ops.cast(random.normal(ops.shape(w), seed), w.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "std": self.std, "range": self.range}
 
 
 @family.register("stuck_at")

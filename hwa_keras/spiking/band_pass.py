@@ -76,11 +76,10 @@ def block_form(edges, order, sample_rate, length):
         sample_rate: Float, in Hz.
         length: Integer L, samples in a block.
     """
-    filters = [
-        _modes(pair, order, sample_rate) for pair in zip(*edges, strict=True)
-    ]
-    poles, residues = (np.stack(each) for each in zip(*[f[:2] for f in filters]))
-    direct = np.array([f[2] for f in filters])
+    filters = [_modes(pair, order, sample_rate) for pair in zip(*edges, strict=True)]
+    poles = np.stack([each[0] for each in filters])
+    residues = np.stack([each[1] for each in filters])
+    direct = np.array([each[2] for each in filters])
     n = np.arange(length)
     powers = poles[..., None] ** n
     response = 2 * np.einsum("cp,cpn->cn", residues, powers).real

@@ -7,7 +7,6 @@ derivative is zero but for one point. Training computes with another one, σ′(
 import math
 from dataclasses import asdict, dataclass
 
-import keras
 from keras import ops
 
 from hwa_keras.core.checks import check_positive
@@ -172,8 +171,8 @@ class Sigmoid(Surrogate):
     k: float = 25.0
 
     def __call__(self, x):
-        s = ops.sigmoid(self.k * x)
-        return self.k * s * (1.0 - s)
+        scaled = self.k * x  # 1 − s(x) = s(−x), which keeps its digits.
+        return self.k * ops.sigmoid(scaled) * ops.sigmoid(-scaled)
 
 
 @family.register("triangular")

@@ -8,10 +8,12 @@ from hwa_keras.training.callbacks import (
     ResetStates,
     RhoSchedule,
     SeedEpochs,
+    SilentLayers,
     UniformNoise,
     WeightRemap,
 )
 from hwa_keras.training.distiller import Distiller
+from hwa_keras.training.part_rates import PartRates, PartwiseAdam, PartwiseSGD
 from hwa_keras.training.perturbation import Perturbation
 from hwa_keras.training.sharpness_aware import SharpnessAwareModel
 
@@ -20,11 +22,15 @@ __all__ = [
     "Distiller",
     "LaNMax",
     "NoiseRamp",
+    "PartRates",
+    "PartwiseAdam",
+    "PartwiseSGD",
     "Perturbation",
     "ResetStates",
     "RhoSchedule",
     "SeedEpochs",
     "SharpnessAwareModel",
+    "SilentLayers",
     "UniformNoise",
     "WeightRemap",
     "callbacks",

@@ -10,6 +10,7 @@ from hwa_keras.training.callbacks.schedules import (
     UniformNoise,
     noises_of,
 )
+from hwa_keras.training.callbacks.silent import SilentLayers
 
 __all__ = [
     "ConstrainKernels",
@@ -18,6 +19,7 @@ __all__ = [
     "ResetStates",
     "RhoSchedule",
     "SeedEpochs",
+    "SilentLayers",
     "UniformNoise",
     "WeightRemap",
     "noises_of",

@@ -1,0 +1,53 @@
+"""Spiking neurons in Keras: leaky integrate-and-fire layers, cells and surrogates."""
+
+from hwa_keras.spiking.cells import HWALIFCell, LIFCell
+from hwa_keras.spiking.constants import decay
+from hwa_keras.spiking.encoders import DeltaEncoder, LatencyEncoder, RateEncoder
+from hwa_keras.spiking.filter_bank import FilterBank
+from hwa_keras.spiking.frontend import Frontend
+from hwa_keras.spiking.losses import CountCrossEntropy, population_targets
+from hwa_keras.spiking.neurons import ALIF, LIF, SynapticLIF
+from hwa_keras.spiking.readouts import FirstSpike, MembraneReadout, SpikeCount
+from hwa_keras.spiking.regularizers import (
+    FiringRate,
+    FiringRateRange,
+    SignTopology,
+    WeightMagnitude,
+)
+from hwa_keras.spiking.surrogates import (
+    Atan,
+    FastSigmoid,
+    Sigmoid,
+    Surrogate,
+    Triangular,
+    spike,
+)
+
+__all__ = [
+    "ALIF",
+    "LIF",
+    "Atan",
+    "CountCrossEntropy",
+    "DeltaEncoder",
+    "FastSigmoid",
+    "FilterBank",
+    "FiringRate",
+    "FiringRateRange",
+    "FirstSpike",
+    "Frontend",
+    "HWALIFCell",
+    "LIFCell",
+    "LatencyEncoder",
+    "MembraneReadout",
+    "RateEncoder",
+    "Sigmoid",
+    "SignTopology",
+    "SpikeCount",
+    "Surrogate",
+    "SynapticLIF",
+    "Triangular",
+    "WeightMagnitude",
+    "decay",
+    "population_targets",
+    "spike",
+]

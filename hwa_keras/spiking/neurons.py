@@ -1,0 +1,377 @@
+"""Spiking neurons: layers over time that have a state, and no weights of their own."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from hwa_keras.core.checks import check_choice, check_not_negative, is_number
+from hwa_keras.layers.base import register
+from hwa_keras.spiking import surrogates
+from hwa_keras.spiking.constants import NeuronConstants
+from hwa_keras.spiking.membrane import (
+    Firing,
+    adaptive_fire,
+    exponential_filter,
+    fire,
+)
+
+__all__ = ["ALIF", "LIF", "Neurons", "SynapticLIF"]
+
+_CONSTANTS = (
+    "threshold",
+    "tau_levels",
+    "tau_noise",
+    "threshold_noise",
+    "learn_tau",
+    "mismatch_seed",
+)
+
+
+def check_float(owner, inputs):
+    """Raise `ValueError` for currents that are no floating-point numbers."""
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            f"{owner} takes currents, of a floating-point type. Received inputs of "
+            f"{dtype}: cast them first, such as with keras.ops.cast(x, 'float32')."
+        )
+
+
+def firing_of(layer, reset, floor, surrogate, reset_gradient):
+    """The `Firing` of a layer whose thresholds are known."""
+    if is_number(floor) and floor >= layer.threshold.min():
+        raise ValueError(
+            f"`floor` of {type(layer).__name__} must be below the threshold, or "
+            f"neurons fire without inputs. Received: floor={floor!r}."
+        )
+    return Firing(reset, floor, surrogate, reset_gradient)
+
+
+class Neurons(NeuronConstants, keras.layers.Layer):
+    """Base class of the layers of neurons over `[batch, time, ..., channels]`.
+
+    A subclass names its states and runs a sequence. See `LIF` for the arguments.
+    """
+
+    _STATES: tuple = ("membrane",)
+
+    def __init__(
+        self,
+        dt,
+        reset="zero",
+        floor=None,
+        surrogate="fast_sigmoid",
+        reset_gradient=False,
+        stateful=False,
+        return_membrane=False,
+        return_state=False,
+        **kwargs,
+    ):
+        own = {name: kwargs.pop(name) for name in _CONSTANTS if name in kwargs}
+        taus = {name: kwargs.pop(name) for name in self._TIME_CONSTANTS}
+        super().__init__(**kwargs)
+        owner = type(self).__name__
+        self._set_constants(dt, **own, **taus)
+        self.firing = firing_of(self, reset, floor, surrogate, reset_gradient)
+        for name, value in {
+            "stateful": stateful,
+            "return_membrane": return_membrane,
+            "return_state": return_state,
+        }.items():
+            check_choice(owner, (False, True), **{name: value})
+            setattr(self, name, value)
+        self.states: Any = None
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        if len(input_shape) < 3 or input_shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__} takes inputs [batch, time, ..., channels] with "
+                f"a known number of channels. Received inputs of shape {input_shape}."
+            )
+        self._build_constants(input_shape[2:])
+        if self.stateful:
+            self._build_states(input_shape)
+        if self.on_chip:
+            self._add_factors()  # After all else, as on the chip that was saved.
+        self.built = True
+
+    def _build_states(self, input_shape):
+        shape = (input_shape[0], *input_shape[2:])
+        if None in shape:
+            raise ValueError(
+                f"`stateful` of '{self.name}' keeps a state for each example of a "
+                "batch, so that all sizes but that of time must be known: "
+                f"keras.Input(batch_shape=...). Received inputs of shape {input_shape}."
+            )
+        self.states = [
+            self.add_weight(
+                shape=shape,
+                initializer="zeros",
+                trainable=False,
+                dtype=self.state_dtype,
+                autocast=False,
+                name=name,
+            )
+            for name in self._STATES
+        ]
+
+    def reset_state(self):
+        """Have a stateful layer begin anew."""
+        for state in self.states or ():
+            state.assign(ops.zeros_like(state.value))
+
+    def call(self, inputs, initial_state=None, training=False):
+        check_float(type(self).__name__, inputs)
+        order = (1, 0, *range(2, len(inputs.shape)))
+        currents = ops.cast(ops.transpose(inputs, order), self.state_dtype)
+        states = self._first_states(currents, initial_state)
+        decays, threshold = self.constants(training)
+        spikes, membrane, last = self._run(currents, states, decays, threshold)
+        if self.stateful:
+            for variable, value in zip(self.states, last, strict=True):
+                variable.assign(value)
+        found = [ops.transpose(spikes, order)]
+        found += [ops.transpose(membrane, order)] if self.return_membrane else []
+        found += last if self.return_state else []
+        found = [ops.cast(each, self.compute_dtype) for each in found]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def _first_states(self, currents, initial_state):
+        if initial_state is None and self.stateful:
+            if currents.shape[1] not in (None, self.states[0].shape[0]):
+                raise ValueError(
+                    f"'{self.name}' is stateful and keeps the states of a batch of "
+                    f"{self.states[0].shape[0]} examples. Received a batch of "
+                    f"{currents.shape[1]}."
+                )
+            return [ops.convert_to_tensor(state.value) for state in self.states]
+        if initial_state is None:
+            return [ops.zeros_like(currents[0]) for _ in self._STATES]
+        given = initial_state
+        given = list(given) if isinstance(given, (list, tuple)) else [given]
+        if len(given) != len(self._STATES):
+            raise ValueError(
+                f"`initial_state` of '{self.name}' must be a list of tensors [batch, "
+                f"..., channels]: {', '.join(self._STATES)}. Received {len(given)}."
+            )
+        return [ops.cast(state, self.state_dtype) for state in given]
+
+    def _run(self, currents, states, decays, threshold):
+        """Spikes, membranes before the reset, and the list of the last states.
+
+        Args:
+            currents: Tensor `[time, batch, ..., channels]`.
+            states: List of tensors `[batch, ..., channels]`.
+            decays: List of tensors exp(−dt/τ).
+            threshold: Tensor θ.
+        """
+        raise NotImplementedError
+
+    def compute_output_spec(self, inputs, initial_state=None, training=False):
+        check_float(type(self).__name__, inputs)
+        shape = tuple(inputs.shape)
+        count = 1 + self.return_membrane
+        shapes = [shape] * count
+        if self.return_state:
+            shapes += [(shape[0], *shape[2:])] * len(self._STATES)
+        specs = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
+        return specs[0] if len(specs) == 1 else tuple(specs)
+
+    def compute_mask(self, inputs, mask=None):
+        states = len(self._STATES) if self.return_state else 0
+        masks = [mask] * (1 + self.return_membrane) + [None] * states
+        return masks[0] if len(masks) == 1 else masks
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            **self._constants_config(),
+            "reset": self.firing.reset,
+            "floor": self.firing.floor,
+            "surrogate": surrogates.serialize(self.firing.surrogate),
+            "reset_gradient": self.firing.reset_gradient,
+            "stateful": self.stateful,
+            "return_membrane": self.return_membrane,
+            "return_state": self.return_state,
+        }
+
+
+@register("lif")
+class LIF(Neurons):
+    """Leaky integrate-and-fire neurons over inputs `[batch, time, ..., channels]`.
+
+    Currents I_t charge a membrane that leaks, and a neuron whose membrane is above its
+    threshold fires and is reset, in one step of time:
+
+        u_t = β·v_{t−1} + I_t,  β = exp(−dt/τ)
+        z_t = 1 if u_t > θ, else 0
+        v_t = u_t·(1 − z_t), or u_t − θ·z_t, or u_t; then max(v_t, floor)
+
+    The layer has no weights: a `Dense` layer, or `HWADense` on hardware, makes its
+    currents. Its state is local to a call, which begins with v_0 = 0. Membranes are
+    computed in `float32` at least. The backward pass replaces the derivative of z by a
+    surrogate. A mask passes through, and neurons run through masked steps.
+
+    Mismatch: `tau_noise` and `threshold_noise` describe how neurons differ on a chip.
+    Neuron i leaks with τ_i = τ/(1 + σz), where 1 + σz ≥ 0.01 and so β < 1, and fires at
+    θ·(1 + σz). Training computes with such a draw, and inference with the nominal
+    values; a chip (`program`, `monte_carlo`) draws all of its neurons from its seed.
+
+    Args:
+        tau: Float, or array with one per neuron: the time constant τ of the membrane,
+            seconds. Infinity gives neurons that do not leak.
+        dt: Float > 0, the step of time, seconds; shorter than 5·τ.
+        threshold: Float > 0, or array with one per neuron: θ. Defaults to `1.0`.
+        reset: `"zero"`, `"subtract"` or `"none"`. Defaults to `"zero"`.
+        floor: Float below θ, the least that v can be, or None. Defaults to `None`.
+        surrogate: A surrogate, its name (`"fast_sigmoid"`, `"atan"`, `"sigmoid"`,
+            `"triangular"`), or a callable from u − θ to the derivative. Defaults to
+            `"fast_sigmoid"`.
+        reset_gradient: Bool. Whether gradients also pass through the z of the reset.
+            Defaults to `False`.
+        tau_levels: List of the time constants, seconds, that the hardware has: each τ
+            becomes the nearest of them. Or None for any. Defaults to `None`.
+        tau_noise: Float ≥ 0, σ of the leak rates 1/τ relative to the nominal rate; or a
+            noise, such as `noise.ProcessVariation(0.1, hold=False)`, which draws
+            another chip at each call in training. Defaults to `None`.
+        threshold_noise: The same for thresholds. Defaults to `None`.
+        learn_tau: Bool. Whether τ is trained, one per channel, as its logarithm: it
+            stays positive. Defaults to `False`.
+        stateful: Bool. Whether a batch begins where the one before has ended, until
+            `reset_state()`. Defaults to `False`.
+        return_membrane: Bool. Whether to return u, the membrane before the reset, too.
+            Defaults to `False`.
+        return_state: Bool. Whether to return the last state, too. Defaults to `False`.
+        mismatch_seed: Integer, the seed of the mismatch in training, or None for a
+            random one. Defaults to `None`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Float tensor `[batch, time, ..., channels]`, currents.
+        initial_state: List of the tensor `[batch, ..., channels]` of v_0, or None.
+        training: Bool, whether mismatch is drawn. Defaults to `False`.
+
+    Returns:
+        Spikes z, of the shape of the inputs; or a tuple of z, u where it is asked for,
+        and the last states where they are.
+
+    Raises:
+        ValueError: If dt ≥ 5·τ, τ ≤ 0 or θ ≤ 0, a name is not known, or the inputs are
+            integers.
+
+    Example:
+        >>> lif = hwa_keras.spiking.LIF(tau=20e-3, dt=5e-3, return_membrane=True)
+        >>> currents = np.full((1, 4, 1), 0.5, "float32")
+        >>> spikes, membrane = lif(currents)
+        >>> [float(z) for z in spikes[0, :, 0]]
+        [0.0, 0.0, 1.0, 0.0]
+        >>> [round(float(u), 3) for u in membrane[0, :, 0]]
+        [0.5, 0.889, 1.193, 0.5]
+
+    Reference:
+        - Neftci, Mostafa and Zenke, "Surrogate gradient learning in spiking neural
+          networks", IEEE Signal Processing Magazine 36(6), 2019.
+    """
+
+    def __init__(self, tau, dt, **kwargs):
+        super().__init__(dt, tau=tau, **kwargs)
+
+    def _run(self, currents, states, decays, threshold):
+        z, u, v = fire(currents, decays[0], threshold, states[0], self.firing)
+        return z, u, [v]
+
+
+@register("synaptic_lif")
+class SynapticLIF(Neurons):
+    """Leaky integrate-and-fire neurons behind synapses that filter.
+
+    What comes in is a current that decays: i_t = α·i_{t−1} + x_t, α = exp(−dt/τ_s), and
+    u_t = β·v_{t−1} + i_t. All else is as in `LIF`; mismatch and `learn_tau` are about
+    both time constants.
+
+    Args:
+        tau: The time constant of the membrane, as in `LIF`.
+        tau_synapse: Float, or array with one per neuron: τ_s, seconds.
+        dt: The step of time, as in `LIF`; shorter than 5·τ and 5·τ_s.
+        **kwargs: The other arguments of `LIF`. States are the membrane v and the
+            current i.
+
+    Example:
+        >>> neurons = hwa_keras.spiking.SynapticLIF(
+        ...     tau=20e-3, tau_synapse=5e-3, dt=5e-3, return_membrane=True
+        ... )
+        >>> _, membrane = neurons(np.array([[[0.5], [0.0], [0.0]]], "float32"))
+        >>> [round(float(u), 3) for u in membrane[0, :, 0]]
+        [0.5, 0.573, 0.514]
+    """
+
+    _TIME_CONSTANTS = ("tau", "tau_synapse")
+    _STATES = ("membrane", "current")
+
+    def __init__(self, tau, tau_synapse, dt, **kwargs):
+        super().__init__(dt, tau=tau, tau_synapse=tau_synapse, **kwargs)
+
+    def _run(self, currents, states, decays, threshold):
+        beta, alpha = decays
+        filtered = exponential_filter(currents, alpha, states[1])
+        z, u, v = fire(filtered, beta, threshold, states[0], self.firing)
+        return z, u, [v, filtered[-1]]
+
+
+@register("alif")
+class ALIF(Neurons):
+    """Leaky integrate-and-fire neurons whose thresholds rise with each spike.
+
+    The threshold is θ + b·a_t, with the adaptation a_t = ρ·a_{t−1} + z_{t−1} and
+    ρ = exp(−dt/τ_a); subtraction takes off that threshold. All else is as in `LIF`;
+    mismatch and `learn_tau` are about both time constants. Gradients pass through the z
+    of the adaptation, whatever `reset_gradient`.
+
+    Args:
+        tau: The time constant of the membrane, as in `LIF`.
+        tau_adaptation: Float, or array with one per neuron: τ_a, seconds.
+        dt: The step of time, as in `LIF`; shorter than 5·τ and 5·τ_a.
+        adaptation: Float ≥ 0, b: by how much a spike raises the threshold. Defaults to
+            `0.1`.
+        **kwargs: The other arguments of `LIF`. States are the membrane v and the
+            adaptation a.
+
+    Example:
+        >>> neurons = hwa_keras.spiking.ALIF(
+        ...     tau=20e-3, tau_adaptation=0.2, dt=5e-3, adaptation=1.0
+        ... )
+        >>> spikes = neurons(np.full((1, 6, 1), 1.2, "float32"))
+        >>> [float(z) for z in spikes[0, :, 0]]
+        [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+
+    Reference:
+        - Bellec et al., "A solution to the learning dilemma for recurrent networks of
+          spiking neurons", Nature Communications 11, 2020.
+    """
+
+    _TIME_CONSTANTS = ("tau", "tau_adaptation")
+    _STATES = ("membrane", "adaptation")
+
+    def __init__(self, tau, tau_adaptation, dt, adaptation=0.1, **kwargs):
+        super().__init__(dt, tau=tau, tau_adaptation=tau_adaptation, **kwargs)
+        check_not_negative("ALIF", adaptation=adaptation)
+        self.adaptation = float(adaptation)
+
+    def _run(self, currents, states, decays, threshold):
+        beta, rho = decays
+        z, u, v, a = adaptive_fire(
+            currents,
+            beta,
+            threshold,
+            self.adaptation,
+            rho,
+            states[0],
+            states[1],
+            self.firing,
+        )
+        return z, u, [v, a]
+
+    def get_config(self):
+        return {**super().get_config(), "adaptation": self.adaptation}
