@@ -33,6 +33,10 @@ NLP = [
     "safetensors",  # for presets of Hugging Face, which keras-hub converts
 ]
 JAX = ["jax"]
+NIR = [
+    "nir>=1.0.8",  # spiking networks for other simulators; the release that was tried
+    "h5py",  # what its files are written with
+]
 LARQ = [
     # Pins numpy < 2: not part of `dev`, and not for Python 3.13, where NumPy 1 has no
     # wheels. 0.14 is the release whose quantizers were seen to work in these layers.
@@ -69,7 +73,8 @@ setup(
         "nlp": NLP,
         "larq": LARQ,
         "jax": JAX,
-        "dev": DEV + EXAMPLES + NLP + JAX,
+        "nir": NIR,
+        "dev": DEV + EXAMPLES + NLP + JAX + NIR,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -45,7 +45,7 @@ from hwa_keras.deployment import (
     program,
     verify_export,
 )
-from hwa_keras.profile import array_energy, memory_energy, summary
+from hwa_keras.profile import array_energy, memory_energy, spiking_energy, summary
 from hwa_keras.search import optimize_ranges
 from hwa_keras.version import __version__
 
@@ -83,6 +83,7 @@ __all__ = [
     "random",
     "search",
     "spiking",
+    "spiking_energy",
     "summary",
     "to_digital",
     "to_hwa",

@@ -7,6 +7,8 @@ from hwa_keras.spiking.filter_bank import FilterBank
 from hwa_keras.spiking.frontend import Frontend
 from hwa_keras.spiking.losses import CountCrossEntropy, population_targets
 from hwa_keras.spiking.neurons import ALIF, LIF, SynapticLIF
+from hwa_keras.spiking.nir import export_nir
+from hwa_keras.spiking.nir_models import from_nir
 from hwa_keras.spiking.readouts import FirstSpike, MembraneReadout, SpikeCount
 from hwa_keras.spiking.regularizers import (
     FiringRate,
@@ -48,6 +50,8 @@ __all__ = [
     "Triangular",
     "WeightMagnitude",
     "decay",
+    "export_nir",
+    "from_nir",
     "population_targets",
     "spike",
 ]
