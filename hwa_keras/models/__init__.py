@@ -1,6 +1,7 @@
 """Reference architectures, in plain Keras."""
 
 from hwa_keras.models.densenet import densenet40
+from hwa_keras.models.keyword_spotting import keyword_spotting
 from hwa_keras.models.lstm_lm import lstm_lm
 from hwa_keras.models.mobilenet import mobilenet_v2
 from hwa_keras.models.resnet import resnet18, resnet34, resnet50
@@ -9,6 +10,7 @@ from hwa_keras.models.wide_resnet import wide_resnet
 
 __all__ = [
     "densenet40",
+    "keyword_spotting",
     "lstm_lm",
     "mobilenet_v2",
     "resnet18",
