@@ -27,8 +27,20 @@ def fuse(function):
 
 def traced(function):
     """Run a pure tensor function as one graph, traced once for all sizes."""
-    graph = tf.function(function, autograph=False, reduce_retracing=True)
-    return lambda *args: graph(*_read(args))
+
+    # One for each combination of ranks: a graph for several of them knows none.
+    @functools.cache
+    def graph(_):
+        own = functools.partial(function)
+        return tf.function(own, autograph=False, reduce_retracing=True)
+
+    def call(*args):
+        args = _read(args)
+        flat = tf.nest.flatten(args)
+        ranks = tuple(None if x is None else x.shape.rank for x in flat)
+        return graph(ranks)(*args)
+
+    return call
 
 
 def _read(args):

@@ -10,6 +10,8 @@ from hwa_keras.analysis import output_error
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.devices import Memristor
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 SIGMA, G_MAX = 0.2, 25.0
 DEVICE = Memristor(sigma=SIGMA, g_max=G_MAX)

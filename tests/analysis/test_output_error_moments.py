@@ -13,6 +13,8 @@ from hwa_keras.analysis.moments.joint import Joint
 from hwa_keras.analysis.moments.rectifier import rectified, rectified_covariance
 from hwa_keras.analysis.moments.rules import apply_rule
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 GRID = np.linspace(-8, 8, 4_001)
 DENSITY = np.exp(-(GRID**2) / 2) / np.sqrt(2 * np.pi) * (GRID[1] - GRID[0])

@@ -9,6 +9,8 @@ import hwa_keras
 from hwa_keras.circuits import ADC, DAC
 from tests import fresh
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -8,6 +8,8 @@ from keras import layers, ops
 import hwa_keras
 from hwa_keras.devices import Memristor
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "same": (layers.Conv2D(3, 3, padding="same"), (6, 5, 2)),
     "strides": (layers.Conv2D(4, (3, 2), 2, activation="relu"), (7, 6, 2)),

@@ -10,6 +10,8 @@ from hwa_keras.circuits import ADC, DAC
 from hwa_keras.deployment.output_calibration import fitted
 from tests import fresh
 
+pytestmark = pytest.mark.slow
+
 YEAR = 31_536_000.0
 RNG = np.random.default_rng(0)
 

@@ -13,6 +13,8 @@ from hwa_keras.devices import PCM, SimplePCM
 from hwa_keras.noise import MultiplicativeGaussian
 from tests import fresh
 
+pytestmark = pytest.mark.slow
+
 YEAR = 31_536_000.0
 SIZE = 200
 

@@ -17,6 +17,8 @@ from tests.distributions import (
 )
 from tests.modes import MODES, in_mode
 
+pytestmark = pytest.mark.slow
+
 LEVELS = (1.0, 4.0, 10.0, 30.0)
 PROGRAMMING = (0.5, 0.2, 1.0, 0.8)
 EXPONENTS = (0.05, 0.02, 0.0, -0.01)

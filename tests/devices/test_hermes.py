@@ -15,6 +15,8 @@ from tests.distributions import (
     rectified_moments,
 )
 
+pytestmark = pytest.mark.slow
+
 # ĝ on both sides of each bound, 0.0945, 0.159, 0.16, 0.304 and 0.306.
 RELATIVE = (0.0, 0.05, 0.12, 0.25, 0.6, 1.0)
 TIMES = (0.0, 3600.0, 31_536_000.0)

@@ -18,6 +18,8 @@ from tests.distributions import (
 )
 from tests.modes import in_mode
 
+pytestmark = pytest.mark.slow
+
 RELATIVE = (0.0, 0.05, 0.25, 0.5, 0.75, 1.0)
 DAY = 86_400.0
 WAN = {

@@ -10,6 +10,8 @@ from hwa_keras.models import keyword_spotting
 from hwa_keras.noise import SynapticMismatch
 from tests import fresh
 
+pytestmark = pytest.mark.slow
+
 CHANNELS, WORDS, BINS, HIDDEN = 4, 3, 20, 8
 HARDWARE = {"synaptic_std": 0.08, "tau_std": 0.1}
 

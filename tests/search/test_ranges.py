@@ -16,6 +16,8 @@ from hwa_keras.devices import Memristor
 from hwa_keras.profile import array_energy
 from hwa_keras.search import optimize_ranges
 
+pytestmark = pytest.mark.slow
+
 
 def network():
     keras.utils.set_random_seed(0)

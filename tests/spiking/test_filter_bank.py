@@ -14,6 +14,8 @@ from hwa_keras.spiking import FilterBank, Frontend
 from hwa_keras.spiking.band_pass import band_edges
 from tests import fresh
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(5)
 XYLO = [
     40, 54, 77, 137, 203, 290, 428, 674, 1177, 1700, 2226, 3418, 5154, 7884, 11630,

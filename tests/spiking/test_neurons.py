@@ -268,3 +268,13 @@ def test_bad_inputs_are_named():
         LIF(**TAUS, tau_noise=0.1).draw_chip(hwa_keras.random.seed_from(1))
     with pytest.raises(TypeError, match="`tau_noise` of LIF must be a standard"):
         LIF(**TAUS, tau_noise=lambda w, seed: w)
+
+
+def test_inputs_of_other_ranks_come_and_go():
+    """One layer on sequences of vectors, of images and of vectors again."""
+    layer = LIF(20e-3, 1e-3)
+    x = np.random.default_rng(0).uniform(0, 2, (2, 9, 3)).astype("float32")
+    expected = as_numpy(layer(x))
+    for shape in ((2, 9, 3, 1), (2, 9, 1, 3, 1), (2, 9, 3)):
+        found = as_numpy(layer(x.reshape(shape)))
+        np.testing.assert_array_equal(found.reshape(x.shape), expected)
