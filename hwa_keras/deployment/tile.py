@@ -19,12 +19,11 @@ _LARGE = 2**15  # Elements from which compiling a kernel's functions with XLA pa
 
 
 @functools.cache
-def _compiled(function, static, rank, large):
+def _compiled(function, static, large):
     """A pure function of tensors as one graph, its first arguments fixed.
 
     XLA makes one pass over memory of a hundred, but compiles for each shape, in
-    about half a second: it is for large kernels. Small ones share a graph for each
-    rank, which is why it is an argument.
+    about half a second: it is for large kernels. Small ones share a graph.
     """
     compiler = backend.fuse if large else backend.traced
     return compiler(functools.partial(function, *static))
@@ -210,12 +209,12 @@ class Tile(keras.layers.Layer):
             mask = np.asarray(self.kernel().tiling.used(), "float32")
             used = (mask.tobytes(), mask.shape)
         large = math.prod(self.shape) >= _LARGE or self.device.needs_shapes
-        return _compiled(function, (self.device, used, *static), len(self.shape), large)
+        return _compiled(function, (self.device, used, *static), large)
 
     def _drawn(self, seed):
         large = math.prod(self.shape) >= _LARGE or self.device.needs_shapes
         static = (self.device, self.shape)
-        return _compiled(_draw, static, len(self.shape), large)(seed)
+        return _compiled(_draw, static, large)(seed)
 
     def to_targets(self, kernel):
         """What is written to the devices for a kernel."""
@@ -343,9 +342,10 @@ class Tile(keras.layers.Layer):
 
     def read(self, t, z=None):
         """The weights at a time, in seconds, before compensation."""
-        return self.device.read(self._state_now(), ops.cast(t, "float32"), z)
+        return self.device.read(self.state_now(), ops.cast(t, "float32"), z)
 
-    def _state_now(self):
+    def state_now(self):
+        """The state of the devices, kept or made again from what was written."""
         if self.keeps_state:
             return self._values()
         program = self._compiled(_program, self._verification)

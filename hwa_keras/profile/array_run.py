@@ -163,7 +163,7 @@ class ArrayRun:
         if self.is_chip:
             tile = hardware.tile
             _, largest = bare.targets(ops.convert_to_tensor(tile.targets.value))
-            held = bare.conductances(tile._state_now(), ops.cast(self.t, "float32"))
+            held = bare.conductances(tile.state_now(), ops.cast(self.t, "float32"))
         else:
             weights = hardware.to_tiles(ops.cast(kernel.target(), "float32"))
             held, largest = bare.targets(weights)

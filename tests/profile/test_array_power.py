@@ -148,7 +148,7 @@ def test_a_chip_conducts_what_was_programmed_and_drifts():
     for t in (0.0, 1e6):
         chip.t = t
         [tile] = chip.tiles
-        g = np.asarray(tile.device.conductances(tile._state_now(), t), "float64")
+        g = np.asarray(tile.device.conductances(tile.state_now(), t), "float64")
         memory = np.sum(np.square(x, dtype="float64") @ g.sum(0)) / 20
         tias = sum(np.square(x @ array).sum() for array in g) / 20
         before = [np.asarray(v.value) for v in chip.variables]
