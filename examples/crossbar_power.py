@@ -23,11 +23,11 @@ import crossbar_studies as studies
 import keras
 import presets
 from absl import app, flags, logging
-from files import write_text
 from study import check, console, fit, prepared, show
 
 import hwa_keras
 from hwa_keras.analysis import report
+from hwa_keras.core.files import write_text
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS

@@ -16,7 +16,6 @@ import shutil
 import time
 from pathlib import Path
 
-import files
 import keras
 import presets
 import recipe_chips
@@ -25,6 +24,7 @@ from absl import app, flags, logging
 
 import hwa_keras
 from hwa_keras import datasets, noise, quantizers, training
+from hwa_keras.core import files
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS

@@ -4,13 +4,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-import files
 import keras
 import recipe_workers
 from rich.console import Console
 
 import hwa_keras
 from hwa_keras.analysis import report
+from hwa_keras.core import files
 from hwa_keras.deployment import TIMES, DriftResult
 from hwa_keras.deployment.sweep import evaluable
 

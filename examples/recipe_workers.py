@@ -6,9 +6,10 @@ import os
 import sys
 import time
 
-import files
 import keras
 import numpy as np
+
+from hwa_keras.core import files
 
 _strategy = None  # The strategy of this process, once there is one.
 

@@ -13,13 +13,13 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 import csv
 import dataclasses
 
-import files
 import keras
 import keras_hub
 import recipe
 from absl import flags
 
 from hwa_keras import datasets, models, training
+from hwa_keras.core import files
 
 FLAGS = flags.FLAGS
 

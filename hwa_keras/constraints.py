@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from hwa_keras.core.checks import check_choice
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.sign_groups import check_group, grouped, ungrouped
 
@@ -80,15 +81,19 @@ class AggressiveClip(WeightClip):
 class HistogramClip(keras.constraints.Constraint):
     """Clips weights to [−α·σ_W, α·σ_W] after each update.
 
-    σ_W is the standard deviation of the weights of the tensor, taken anew at each
-    update. Noise and quantization steps on hardware are relative to the largest
-    weight of a layer: without outliers they are smaller for all others.
+    σ_W is the standard deviation of the weights of the tensor, or of each of its
+    columns, taken anew at each update. Noise and quantization steps on hardware are
+    relative to the largest weight of a layer or a column: without outliers they are
+    smaller for all others.
 
     Args:
         alpha: Float > 0, in standard deviations. Defaults to `2.0`.
+        per: `"layer"`, or `"column"` for a limit of each column of the crossbar: the
+            last axis of a kernel, or what `training.ConstrainKernels` knows it to be.
+            Defaults to `"layer"`.
 
     Raises:
-        ValueError: If `alpha` is not positive and finite.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> constraint = hwa_keras.constraints.HistogramClip(alpha=1.0)
@@ -98,20 +103,35 @@ class HistogramClip(keras.constraints.Constraint):
 
     Reference:
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, equation 3.18 and
-          algorithm 2; Joshi et al., 2020, arXiv:1906.03138.
+          algorithm 2; Joshi et al., 2020, arXiv:1906.03138. By columns: Büchel et
+          al., 2025, arXiv:2505.09663.
     """
 
-    def __init__(self, alpha=2.0):
+    def __init__(self, alpha=2.0, per="layer"):
         _check_positive("alpha", alpha)
+        check_choice("HistogramClip", ("layer", "column"), per=per)
         self.alpha = alpha
+        self.per = per
+        self._rows = None  # The axes over which σ is taken.
+
+    def for_kernel(self, kernel):
+        """This constraint for one kernel, whose `view` knows rows and columns."""
+        if self.per == "layer":
+            return self
+        own = HistogramClip(self.alpha, self.per)
+        own._rows = kernel.view.rows
+        return own
 
     def __call__(self, w):
         w = ops.convert_to_tensor(w)
-        limit = self.alpha * ops.std(w)
+        rows = self._rows
+        if rows is None:
+            rows = tuple(range(len(w.shape) - (self.per == "column")))
+        limit = self.alpha * ops.std(w, axis=rows, keepdims=True)
         return ops.clip(w, -limit, limit)
 
     def get_config(self):
-        return {"alpha": self.alpha}
+        return {"alpha": self.alpha, "per": self.per}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -1,11 +1,13 @@
-"""Metrics of quantized networks."""
+"""Metrics of quantized networks and of language models."""
+
+from functools import partial
 
 import keras
 from keras import ops
 
 from hwa_keras.core.registry import PACKAGE
 
-__all__ = ["FlipRatio"]
+__all__ = ["FlipRatio", "Perplexity"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -70,3 +72,53 @@ class FlipRatio(keras.metrics.Metric):
 
     def get_config(self):
         return {**super().get_config(), "values_dtype": self.values_dtype}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Perplexity(keras.metrics.MeanMetricWrapper):
+    """Perplexity of a language model: exp of the mean cross-entropy of its tokens.
+
+    The mean is over all tokens of an evaluation. Padded tokens have weight 0: give the
+    metric as one of `weighted_metrics`. It is computed in its own dtype, whatever the
+    dtype of the model.
+
+    Args:
+        from_logits: Bool. Whether predictions are logits, not probabilities. Defaults
+            to `False`.
+        name: String. Defaults to `"perplexity"`.
+        dtype: The dtype of the computation. Defaults to `"float32"`.
+
+    Call arguments:
+        y_true: Integer tensor `[...]`, the tokens.
+        y_pred: Tensor `[..., vocabulary]`.
+        sample_weight: Tensor that broadcasts with `y_true`, or None.
+
+    Example:
+        >>> metric = hwa_keras.metrics.Perplexity()
+        >>> metric.update_state([[0, 1]], [[[0.5, 0.5], [0.875, 0.125]]])
+        >>> round(float(metric.result()), 4)  # √(2 · 8)
+        4.0
+    """
+
+    def __init__(self, from_logits=False, name="perplexity", dtype="float32"):
+        super().__init__(
+            partial(_cross_entropy, dtype=dtype), name, dtype, from_logits=from_logits
+        )
+        self.from_logits = from_logits
+
+    def result(self):
+        return ops.exp(super().result())
+
+    def get_config(self):
+        own = {"from_logits": self.from_logits}
+        return {**own, "name": self.name, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def _cross_entropy(y_true, y_pred, from_logits, dtype):
+    return keras.losses.sparse_categorical_crossentropy(
+        y_true, ops.cast(y_pred, dtype), from_logits=from_logits
+    )

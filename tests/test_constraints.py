@@ -5,6 +5,7 @@ from keras import ops
 
 import hwa_keras
 from hwa_keras.constraints import AggressiveClip, HistogramClip, WeightClip
+from hwa_keras.core.kernels import find_kernels
 
 W = np.random.default_rng(0).normal(0.1, 2.0, (3, 4, 5)).astype("float32")
 
@@ -78,3 +79,28 @@ def test_hardware_layers_know_the_names(name, kind):
 def test_bad_input(kind, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be positive and finite"):
         kind(value)
+
+
+def test_columns_have_limits_of_their_own():
+    w = np.random.default_rng(0).normal(size=(3, 3, 4, 5)) * np.arange(1, 6)
+    found = ops.convert_to_numpy(HistogramClip(1.5, per="column")(w))
+    limit = 1.5 * w.reshape(-1, 5).std(0)
+    np.testing.assert_allclose(found, np.clip(w, -limit, limit), rtol=1e-5)
+
+
+def test_columns_are_what_a_kernel_knows_them_to_be():
+    layer = keras.layers.EinsumDense("abc,dec->abde", (None, 2, 3))
+    layer.build((None, 4, 6))  # The kernel (2, 3, 6) has its rows on the last axis.
+    model = keras.Sequential([keras.Input((4, 6)), layer])
+    kernel = find_kernels(model)[0][0]
+    w = np.random.default_rng(0).normal(size=(2, 3, 6))
+    found = HistogramClip(1.0, per="column").for_kernel(kernel)(w)
+    limit = w.std(-1, keepdims=True)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), np.clip(w, -limit, limit), rtol=1e-5
+    )
+
+
+def test_unknown_parts_are_told():
+    with pytest.raises(ValueError, match="per"):
+        HistogramClip(per="row")

@@ -15,7 +15,8 @@ from hwa_keras.deployment.batchnorm import calibration_batches
 
 __all__ = ["calibrate"]
 
-_MOST_VALUES = 2**20  # Kept of each kernel and batch.
+_MOST_VALUES = 2**20  # Kept of each kernel and batch, at either end of its tiles,
+_MOST_OF_ALL = 2**28  # and of all together: 1 GB.
 _METHODS = ("quantile", "max", "std")
 
 
@@ -90,7 +91,8 @@ def calibrate(
             "range='calibrated')), or range='learned' of a DAC."
         )
     statistic = _Statistic(method, quantile, stds)
-    recorder = _Recorder()
+    most = _MOST_OF_ALL // (2 * len(kernels) * len(inputs))
+    recorder = _Recorder(min(_MOST_VALUES, max(1, most)))
     with hardware_mode(kernels="quantized", recorder=recorder):
         for batch in inputs:
             twin(batch, training=False)
@@ -124,18 +126,22 @@ def _unrolled_twin(model):
 class _Recorder:
     """Keeps what goes into and comes out of the arrays: part of a `Mode`."""
 
-    def __init__(self):
+    def __init__(self, most):
+        self.most = most
         self.inputs = collections.defaultdict(list)
         self.sums = collections.defaultdict(list)
 
     def record_inputs(self, kernel, x):
-        self.inputs[id(kernel)].append(_some(_magnitudes(kernel, x).reshape(-1)))
+        magnitudes = _magnitudes(kernel, x)
+        # Whole rows: every other value would leave out every other channel.
+        rows = magnitudes.reshape(-1, magnitudes.shape[-1])
+        self.inputs[id(kernel)].append(_some(rows, self.most).reshape(-1))
 
     def record_sums(self, kernel, z):
         rank = 1 if kernel.tiling.grid[0] == 1 else 2
         magnitudes = _magnitudes(kernel, z)
         flat = magnitudes.reshape(-1, *magnitudes.shape[-rank:])
-        self.sums[id(kernel)].append(_some(flat))
+        self.sums[id(kernel)].append(_some(flat, self.most))
 
 
 def _magnitudes(kernel, x):
@@ -149,10 +155,10 @@ def _magnitudes(kernel, x):
         ) from error
 
 
-def _some(values):
+def _some(values, most):
     """Evenly spaced ones of many rows, so that they fit in memory."""
     size = max(1, int(np.prod(values.shape[1:])))
-    return values[:: max(1, len(values) * size // _MOST_VALUES)]
+    return values[:: max(1, len(values) * size // most)]
 
 
 class _Statistic:

@@ -10,18 +10,20 @@ from keras import layers, ops
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.conversion.hardware_model import convert_layers
 from hwa_keras.core.checks import check_count
-from hwa_keras.core.keras_private import forget_compiled
+from hwa_keras.core.keras_private import ReversibleEmbedding, forget_compiled
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.calibration import check_finite
 from hwa_keras.deployment.chip import Chip
+from hwa_keras.layers.head import head_of
 from hwa_keras.layers.products import product_of
 
 __all__ = ["OutputCalibration", "calibrate_outputs"]
 
-_MOST_VALUES = 2**22  # Kept of each call of a kernel.
+_MOST_VALUES = 2**22  # Kept of each call of a kernel,
+_MOST_OF_ALL = 2**27  # and of one call of all kernels: 512 MB.
 _RIDGE = 1e-3  # Of the mean variance of the columns; see `fitted`.
 _CELLS = (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell)
 
@@ -102,7 +104,7 @@ class OutputCalibration:
         self.chip = chip
         self.inputs = _examples(data, examples)
         check_finite(self.inputs)
-        software = replicate(model)
+        software = replicate(model, share_variables=True)
         pairs = _matching(chip, software, model)
         _put_on_hardware(software, pairs)
         self._targets = _recorded(software, pairs, self.inputs)
@@ -119,7 +121,7 @@ class OutputCalibration:
             self._twin, self._key = replicate(self.chip, share_variables=True), key
             _unroll(self._twin)
         kernels = [k.hardware for k in _products(self._twin)]
-        fitting = _Fitting(kernels, self._targets)
+        fitting = _Fitting(kernels, self._targets, _most_rows(kernels, self._targets))
         own = {i: kernels[i].correction for i in self._targets}
         try:
             for i in self._targets:
@@ -149,11 +151,11 @@ class _Probe:
 class _Recording:
     """Keeps the products of kernels: {number of the kernel: [rows of each call]}."""
 
-    def __init__(self, kernels):
-        self.kernels, self.rows = kernels, {}
+    def __init__(self, kernels, most):
+        self.kernels, self.most, self.rows = kernels, most, {}
 
     def corrected(self, i, z):
-        self.rows.setdefault(i, []).append(_rows(self.kernels[i], z))
+        self.rows.setdefault(i, []).append(_rows(self.kernels[i], z, self.most))
         return z
 
 
@@ -166,20 +168,21 @@ class _Fitting:
     Args:
         kernels: List of `HardwareKernel`s.
         targets: {number of a kernel: [rows of each call]}, in the order of first calls.
+        most: Integer, the number of rows of a call that are kept.
 
     Attributes:
         pending: List of the numbers of kernels that are not fitted yet.
         fits: {number of a kernel: (gain, offset)}.
     """
 
-    def __init__(self, kernels, targets):
-        self.kernels, self.targets = kernels, targets
+    def __init__(self, kernels, targets, most):
+        self.kernels, self.targets, self.most = kernels, targets, most
         self.pending, self.fits = list(targets), {}
         self.rows = []
 
     def corrected(self, i, z):
         if self.pending and i == self.pending[0]:
-            self.rows.append(_rows(self.kernels[i], z))
+            self.rows.append(_rows(self.kernels[i], z, self.most))
             if len(self.targets[i]) == 1:
                 self._fit()
         if i not in self.fits:
@@ -235,7 +238,13 @@ def fitted(found, wanted):
     return gain.astype("float32"), (means[1] - gain * means[0]).astype("float32")
 
 
-def _rows(kernel, z):
+def _most_rows(kernels, numbers):
+    """How many products of a call are kept, so that all together fit in memory."""
+    columns = sum(kernels[i].view.matrix_shape[1] for i in numbers)
+    return max(1, _MOST_OF_ALL // max(columns, 1))
+
+
+def _rows(kernel, z, most):
     """Products `[n, columns]`: evenly spaced ones of many, so that they fit in memory.
 
     Of two models with the same inputs these are the same ones.
@@ -252,7 +261,7 @@ def _rows(kernel, z):
             f"Products of '{kernel.path}' are NaN or infinite, so that nothing can be "
             "fitted to them. Look for weights that are not finite."
         )
-    return rows[:: max(1, rows.size // _MOST_VALUES)]
+    return rows[:: max(1, rows.size // _MOST_VALUES, -(-len(rows) // most))]
 
 
 def _check_models(chip, model):
@@ -286,19 +295,24 @@ def _examples(data, count):
     )
 
 
-def _products(model):
+def _products(model, kernels=None):
     """The kernels of the products that are known, in the order of the layers."""
-    return [
-        kernel
-        for kernel in find_kernels(model)[0]
-        if kernel.keys != ("bias",)
-        and (product_of(kernel.owner) is not None or isinstance(kernel.owner, _CELLS))
-    ]
+    found, _ = find_kernels(model, kernels)
+    return [k for k in found if k.keys != ("bias",) and _is_known(k.owner)]
+
+
+def _is_known(layer):
+    is_product = product_of(layer) is not None or head_of(layer) is not None
+    return is_product or isinstance(layer, _CELLS)
 
 
 def _matching(chip, software, model):
     """Pairs of the same kernel of a chip and of its software model."""
-    found = _products(chip), _products(software)
+    on_chip = _products(chip)
+    # Tied heads are kernels of the software model if they are asked for.
+    has_heads = any(isinstance(k.owner, ReversibleEmbedding) for k in on_chip)
+    asked = ReversibleEmbedding if has_heads else None
+    found = on_chip, _products(software, asked)
     shapes = [[tuple(k.variable.shape) for k in kernels] for kernels in found]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -328,10 +342,14 @@ def _put_on_hardware(software, pairs):
 def _recorded(software, pairs, inputs):
     """{number of a kernel: [rows of each call]}, in the order of the first calls."""
     kernels = [own.hardware for _, own in pairs]
-    recording = _Recording(kernels)
-    for i, (on_chip, _) in enumerate(pairs):
-        if getattr(on_chip.hardware, "tile", None) is not None:
-            kernels[i].correction = _Probe(recording, i)
+    programmed = [
+        i
+        for i, (on_chip, _) in enumerate(pairs)
+        if getattr(on_chip.hardware, "tile", None) is not None
+    ]
+    recording = _Recording(kernels, _most_rows(kernels, programmed))
+    for i in programmed:
+        kernels[i].correction = _Probe(recording, i)
     software(inputs, training=False)
     if not recording.rows:
         raise ValueError(

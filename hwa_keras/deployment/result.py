@@ -14,12 +14,22 @@ from hwa_keras.statistics import estimate
 
 __all__ = ["DriftResult", "Result"]
 
-_LABELS = {"none": "no compensation", "oracle": "oracle", "measured": "measured GDC"}
+_LABELS = {
+    "none": "no compensation",
+    "oracle": "oracle",
+    "measured": "measured GDC",
+    "measured_columns": "measured by column",
+    "measured_ideal": "against targets",
+    "measured_columns_ideal": "against targets, by column",
+}
 # A model keeps its color; the compensation tells the line.
-_STYLES = {
+_STYLES: dict[str, dict] = {
     "none": {"linestyle": ":", "marker": "o"},
     "oracle": {"linestyle": "--", "marker": "^"},
     "measured": {"linestyle": "-", "marker": "s"},
+    "measured_columns": {"linestyle": "-.", "marker": "D"},
+    "measured_ideal": {"linestyle": (0, (5, 1)), "marker": "v"},
+    "measured_columns_ideal": {"linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
 }
 
 

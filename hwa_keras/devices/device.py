@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from keras import ops
 
+from hwa_keras.core import random
 from hwa_keras.core.registry import Family
 
 _family = Family("device")
@@ -110,6 +111,32 @@ class Device:
         """
         written = self.read(self.program(weights, seed), ops.zeros((), weights.dtype))
         return weights + scale * (written - weights)
+
+    def perturb_at(self, weights, seed, t, scale=1.0, gain="tile"):
+        """The weights as they are read at a time, compensated: noise of training.
+
+        W + scale·(γ·W_t − W), where W_t is what `read` finds at the time after
+        `program`, with read noise, and γ = mean |W₀| / mean |W_t| what a controller
+        measures. A subclass overrides it for speed only, with noise of the same
+        distribution.
+
+        Args:
+            weights: Float tensor `[..., rows, columns]`.
+            seed: `uint32` tensor of shape `(2,)`.
+            t: Scalar tensor, seconds since the end of programming.
+            scale: Scalar, factor on the noise.
+            gain: `"tile"` or `"column"`: what has a γ of its own; or None for γ = 1.
+        """
+        state = self.program(weights, random.fold_in(seed, 0))
+        z = self.draw_read_noise(ops.shape(weights), random.fold_in(seed, 1))
+        read = self.read(state, t, z)
+        if gain is not None:
+            axes = (-2, -1) if gain == "tile" else (-2,)
+            written = self.read(state, ops.zeros((), weights.dtype))
+            total = ops.sum(ops.abs(written), axis=axes, keepdims=True)
+            now = ops.sum(ops.abs(read), axis=axes, keepdims=True)
+            read = read * ops.where(now > 0, total / ops.where(now > 0, now, 1.0), 1.0)
+        return weights + scale * (read - weights)
 
     def oracle_gain(self, state, t):
         """The factor that undoes the mean drift, for who knows the drift exponent."""

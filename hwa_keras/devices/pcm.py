@@ -15,6 +15,7 @@ Reference:
       2023, arXiv:2302.08469.
 """
 
+import math
 from dataclasses import dataclass
 
 from keras import ops
@@ -34,6 +35,9 @@ from hwa_keras.devices.mapping import Mapping, Pairs, check_mapping
 _COEFFICIENTS = (0.26348, 1.9650, -1.1731)  # µS, fitted at g_max = 25 µS
 _G_MAX_OF_FIT = 25.0
 _SMALLEST = 1e-7  # of g_max, where the logarithm of ĝ is cut
+_RECTIFIED = 0.5 - 0.5 / math.pi  # The variance of max(z, 0) of a standard normal z.
+# E|r + z| of a standard normal z, for 0 ≤ r ≤ 2.5, in powers of r²: least squares.
+_MAGNITUDE = (0.79885537, 0.39297743, -0.02739845, 0.00131924)
 
 
 def programming_std(g, g_max=25.0):
@@ -62,20 +66,36 @@ def programming_error(g, z, g_max=25.0, scale=1.0):
     return ops.maximum(programming_std(g, g_max) * z * scale, -g)
 
 
-def drift_exponent(g, z, g_max=25.0):
-    """Drift exponents of devices: ν = |μ_ν + σ_ν·z|.
+def drift_moments(log_g):
+    """Mean and standard deviation of drift exponents, before they are made positive.
 
     μ_ν = clip(−0.0155·ln ĝ + 0.0244, 0.049, 0.1),
     σ_ν = clip(−0.0125·ln ĝ − 0.0059, 0.008, 0.045).
+
+    Args:
+        log_g: ln ĝ, the logarithm of target conductances over g_max.
+
+    Returns:
+        A pair of tensors.
+    """
+    mean = ops.clip(-0.0155 * log_g + 0.0244, 0.049, 0.1)
+    return mean, ops.clip(-0.0125 * log_g - 0.0059, 0.008, 0.045)
+
+
+def read_quotient(log_g):
+    """Q = min(0.0088/max(ĝ^0.65, 10⁻³), 0.2), of ln ĝ: read noise over conductance."""
+    return ops.minimum(0.0088 / ops.maximum(ops.exp(0.65 * log_g), 1e-3), 0.2)
+
+
+def drift_exponent(g, z, g_max=25.0):
+    """Drift exponents of devices: ν = |μ_ν + σ_ν·z|; see `drift_moments`.
 
     Args:
         g: Target conductances, µS.
         z: Standard normal numbers of the same shape.
         g_max: Largest conductance, µS.
     """
-    log_g = ops.log(ops.maximum(g / g_max, _SMALLEST))
-    mean = ops.clip(-0.0155 * log_g + 0.0244, 0.049, 0.1)
-    std = ops.clip(-0.0125 * log_g - 0.0059, 0.008, 0.045)
+    mean, std = drift_moments(ops.log(ops.maximum(g / g_max, _SMALLEST)))
     return ops.abs(mean + std * z)
 
 
@@ -93,9 +113,15 @@ def read_std(g_t, g_programmed, t, g_max=25.0, t0=20.0, t_read=250e-9):
         t0: Seconds from programming to the first read of the characterization.
         t_read: Duration of a read, seconds.
     """
-    power = ops.exp(0.65 * ops.log(ops.maximum(g_programmed / g_max, _SMALLEST)))
-    q = ops.minimum(0.0088 / ops.maximum(power, 1e-3), 0.2)
+    q = read_quotient(ops.log(ops.maximum(g_programmed / g_max, _SMALLEST)))
     return g_t * q * flicker_factor(t + t0, t_read)
+
+
+def _mean_magnitude(mean, std, axes):
+    """The mean |x| over axes, of normal numbers x of means ≥ 0."""
+    ratio = mean / ops.maximum(std, 1e-20)
+    near = std * polynomial(_MAGNITUDE, ratio**2)
+    return ops.mean(ops.where(ratio < 2.5, near, mean), axis=axes, keepdims=True)
 
 
 @register("pcm")
@@ -112,6 +138,8 @@ class PCM(DriftingDevice):
         g_max: Largest conductance, µS. Defaults to `25.0`.
         programming_scale: Factor on the programming noise. Defaults to `1.0`.
         drift_scale: Factor on the drift exponents. Defaults to `1.0`.
+        drift_spread: Factor on the spread of the drift exponents around their mean.
+            Defaults to `1.0`.
         read_scale: Factor on the read noise. Defaults to `1.0`.
         t0: Seconds from programming to the first read of the characterization.
             Defaults to `20.0`.
@@ -136,6 +164,7 @@ class PCM(DriftingDevice):
     g_max: float = 25.0
     programming_scale: float = 1.0
     drift_scale: float = 1.0
+    drift_spread: float = 1.0
     read_scale: float = 1.0
     t0: float = 20.0
     t_read: float = 250e-9
@@ -148,6 +177,7 @@ class PCM(DriftingDevice):
             "PCM",
             programming_scale=self.programming_scale,
             drift_scale=self.drift_scale,
+            drift_spread=self.drift_spread,
             read_scale=self.read_scale,
         )
         check_per("PCM", self.per)
@@ -157,7 +187,7 @@ class PCM(DriftingDevice):
         return self.programming_scale * programming_std(g, self.g_max)
 
     def drift_exponent(self, g, z):
-        return self.drift_scale * drift_exponent(g, z, self.g_max)
+        return self.drift_scale * drift_exponent(g, self.drift_spread * z, self.g_max)
 
     def read_std(self, g_t, g_programmed, t):
         return read_std(g_t, g_programmed, t, self.g_max, self.t0, self.t_read)
@@ -178,6 +208,75 @@ class PCM(DriftingDevice):
         error = error - ops.maximum(empty_std * z_empty * scale, 0.0)
         error = ops.where(weights < 0, -error, error)
         return weights + error * (largest / self.g_max)
+
+    def perturb_at(self, weights, seed, t, scale=1.0, gain="tile"):
+        if self.mapping != Pairs():
+            return super().perturb_at(weights, seed, t, scale, gain)
+        largest, written = weight_range(weights, self.per)
+        x = ops.abs(weights) / largest
+        aged = self._aged(x, ops.cast(t, weights.dtype), seed, gain)
+        aged = ops.where(weights < 0, -aged, aged) * (largest * written)
+        return weights + scale * (aged - weights)
+
+    def _aged(self, x, t, seed, gain):
+        """What pairs of devices, of which one is empty, are read as at a time.
+
+        In units of the largest weight. The empty device is drawn with the mean of what
+        its drift and its reads make of it; their variance is added to the read noise.
+        The factor that compensates follows from expected magnitudes, as a mean over
+        many devices does.
+
+        Args:
+            x: Tensor `[..., rows, columns]`, the targets of the other devices, 0 to 1.
+        """
+        shape = ops.shape(x)
+        z_written, z_empty = random.normal(shape, random.fold_in(seed, 0), pair=True)
+        z_nu, z_read = random.normal(shape, random.fold_in(seed, 1), pair=True)
+        log_age = ops.log((t + self.t0) / self.t0)
+        flicker = self.read_scale * flicker_factor(t + self.t0, self.t_read)
+        empty_std = self.programming_scale * _COEFFICIENTS[0] / _G_MAX_OF_FIT
+        empty_left, empty_variance = self._empty(log_age, flicker, empty_std)
+
+        log_x = ops.log(ops.maximum(x, _SMALLEST))
+        mean_nu, std_nu = drift_moments(log_x)
+        std_nu = self.drift_spread * std_nu
+        std = self.programming_scale * programming_std(x, 1.0)
+        q = flicker * read_quotient(log_x)
+        written = ops.maximum(x + std * z_written, 0.0)
+        nu = self.drift_scale * ops.abs(mean_nu + std_nu * z_nu)
+        now = written * ops.exp(-nu * log_age)
+        now = now + ops.sqrt((q * now) ** 2 + empty_variance) * z_read
+        now = now - empty_left * ops.maximum(z_empty, 0.0)
+        if gain is None:
+            return now
+        # What is left of the conductances, and all deviations, by their expectations.
+        spread = self.drift_scale * std_nu * log_age
+        left = ops.exp(0.5 * spread**2 - self.drift_scale * mean_nu * log_age)
+        relative = (1.0 + q**2) * ops.exp(spread**2) - 1.0
+        variance = (left * std) ** 2 + relative * (left * x) ** 2 + empty_variance
+        noise = ops.sqrt(variance + _RECTIFIED * empty_left**2)
+        noise_before = ops.sqrt(std**2 + _RECTIFIED * empty_std**2)
+        axes = (-2, -1) if gain == "tile" else (-2,)
+        before = _mean_magnitude(x, noise_before, axes)
+        after = _mean_magnitude(left * x, noise, axes)
+        return now * ops.where(after > 0, before / ops.where(after > 0, after, 1.0), 1)
+
+    def _empty(self, log_age, flicker, std):
+        """What an empty device, rectified noise of a deviation, becomes with time.
+
+        Returns:
+            A pair of scalars: the factor on a rectified standard normal number that
+            keeps the mean, and the variance that it lacks.
+        """
+        mean_nu, std_nu = drift_moments(ops.convert_to_tensor(math.log(_SMALLEST)))
+        std_nu = self.drift_spread * std_nu
+        spread = self.drift_scale * std_nu * log_age
+        left = ops.exp(0.5 * spread**2 - self.drift_scale * mean_nu * log_age)
+        # Where it conducts much, and its read noise is of weight: √(E z⁴/E z²) = √3.
+        log_g = ops.convert_to_tensor(math.log(max(math.sqrt(3.0) * std, _SMALLEST)))
+        noise = flicker * read_quotient(log_g)
+        second = ops.exp(spread**2) * left**2 * (1.0 + noise**2)
+        return std * left, 0.5 * std**2 * (second - left**2)
 
 
 @register("simple_pcm")

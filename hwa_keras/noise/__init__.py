@@ -15,6 +15,7 @@ from hwa_keras.noise.defects import (
     StuckAt,
     SynapticMismatch,
 )
+from hwa_keras.noise.drift_noise import DriftNoise
 from hwa_keras.noise.gaussian import (
     AdditiveGaussian,
     MultiplicativeGaussian,
@@ -31,6 +32,7 @@ __all__ = [
     "BitFlip",
     "ChipNoise",
     "Compose",
+    "DriftNoise",
     "DropConnect",
     "MultiplicativeGaussian",
     "Noise",

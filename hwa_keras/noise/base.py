@@ -26,6 +26,23 @@ def _straight_through(x, perturbed):
     return perturbed, gradient
 
 
+# What is compiled for noises that live, by class and identity.
+_compiled: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+
+
+def _fused(noise):
+    """`perturb` of a noise as one compiled function, shared with its equals."""
+    says = "identity" in vars(type(noise))
+    identity = noise.identity() if says else None
+    if identity is None:
+        return backend.fuse(noise._perturb_any_dtype)
+    key = type(noise), identity
+    found = _compiled.get(key)
+    if found is None:
+        found = _compiled[key] = backend.fuse(noise._perturb_any_dtype)
+    return found
+
+
 class Noise(keras.layers.Layer):
     """Base class of the noises: called as `noise(w, seed)`.
 
@@ -106,10 +123,19 @@ class Noise(keras.layers.Layer):
         """The elementary noises in this one, itself included."""
         return [self]
 
+    def identity(self):
+        """What `perturb` depends on besides its arguments, as hashable values.
+
+        Noises of one class with equal identities share what is compiled for them, so
+        that a model compiles one program for each shape of its kernels. None, as for a
+        subclass that does not say: a program of its own.
+        """
+        return None
+
     def call(self, inputs, seed):
         inputs = ops.convert_to_tensor(inputs)
         if self._fused is None:
-            self._fused = backend.fuse(self._perturb_any_dtype)
+            self._fused = _fused(self)
         perturbed = self._fused(ops.stop_gradient(inputs), seed, self.strength())
         return _straight_through(inputs, ops.stop_gradient(perturbed))
 

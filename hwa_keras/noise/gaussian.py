@@ -45,6 +45,9 @@ class AdditiveGaussian(Noise):
         self.std = float(std)
         self.relative_to = relative_to
 
+    def identity(self):
+        return self.std, self.relative_to
+
     def perturb(self, w, seed, scale):
         std = self.std * ops.cast(scale, w.dtype)
         if self.relative_to == "max":
@@ -86,6 +89,9 @@ class MultiplicativeGaussian(Noise):
         check_not_negative("MultiplicativeGaussian", std=std)
         self.std = float(std)
 
+    def identity(self):
+        return (self.std,)
+
     def perturb(self, w, seed, scale):
         z = ops.cast(random.normal(ops.shape(w), seed), w.dtype)
         return w + w * (self.std * ops.cast(scale, w.dtype) * z)
@@ -125,6 +131,10 @@ class ProgrammingNoise(Noise):
 
     def bind(self, kernel, seed=None):
         self._tiling = None if kernel.tiling.is_single else kernel.tiling
+        self._fused = None
+
+    def identity(self):
+        return self.device, self._tiling
 
     def perturb(self, w, seed, scale):
         scale = ops.cast(scale, w.dtype)

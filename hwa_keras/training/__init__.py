@@ -2,6 +2,7 @@
 
 from hwa_keras.training import callbacks
 from hwa_keras.training.callbacks import (
+    Budget,
     ConstrainKernels,
     LaNMax,
     NoiseRamp,
@@ -16,8 +17,10 @@ from hwa_keras.training.distiller import Distiller
 from hwa_keras.training.part_rates import PartRates, PartwiseAdam, PartwiseSGD
 from hwa_keras.training.perturbation import Perturbation
 from hwa_keras.training.sharpness_aware import SharpnessAwareModel
+from hwa_keras.training.top_k import TopKDistillation, with_top_k
 
 __all__ = [
+    "Budget",
     "ConstrainKernels",
     "Distiller",
     "LaNMax",
@@ -31,7 +34,9 @@ __all__ = [
     "SeedEpochs",
     "SharpnessAwareModel",
     "SilentLayers",
+    "TopKDistillation",
     "UniformNoise",
     "WeightRemap",
     "callbacks",
+    "with_top_k",
 ]

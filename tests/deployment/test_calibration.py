@@ -6,6 +6,7 @@ import pytest
 
 import hwa_keras
 from hwa_keras.circuits import ADC, DAC
+from hwa_keras.deployment import calibration
 
 
 def inputs(n=400, features=12):
@@ -132,3 +133,12 @@ def test_bad_input_is_told():
     plain = keras.Sequential([keras.Input((12,)), keras.layers.Dense(8)])
     with pytest.raises(ValueError, match="No converter"):
         hwa_keras.calibrate(plain, x)
+
+
+def test_of_many_inputs_no_channel_is_left_out(monkeypatch):
+    monkeypatch.setattr(calibration, "_MOST_OF_ALL", 2 * 100 * 12)
+    model, x = converted(), inputs()
+    x[:, 5] = 9.0  # Every fourth value would miss it.
+    hwa_keras.calibrate(model, x, "max", batches=1, batch_size=400)
+    [kernel] = hwa_keras.hardware_kernels(model)
+    assert float(kernel.dac.input_range) == 9.0

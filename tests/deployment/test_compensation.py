@@ -184,6 +184,18 @@ def test_a_sweep_takes_names_and_compensations():
         np.testing.assert_allclose(found.samples(name, "year")[1], loss, rtol=1e-5)
 
 
+def test_a_result_has_a_column_and_a_line_for_every_compensation():
+    pytest.importorskip("matplotlib")
+    names = ["none", "oracle", *MEASURED]
+    records = [{name: {"year": {"loss": 0.5}} for name in names}] * 2
+    settings = {"year": YEAR}, names, "loss", 0, "PCM()", "mlp"
+    result = hwa_keras.deployment.DriftResult(records, *settings)
+    table = str(result)
+    assert all(title in table for title in ("by column", "against targets"))
+    lines = [(a.get_linestyle(), a.get_marker()) for a in result.plot().lines]
+    assert len(lines) == len(set(map(str, lines))) == len(names)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

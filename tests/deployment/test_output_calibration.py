@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import hwa_keras
 from hwa_keras.circuits import ADC, DAC
+from hwa_keras.deployment import output_calibration
 from hwa_keras.deployment.output_calibration import fitted
 from tests import fresh
 
@@ -83,6 +84,51 @@ def test_each_layer_is_fitted_on_what_the_corrected_ones_before_it_give():
     found = ops.convert_to_numpy(chip(x))
     expected = gain * z + offset + model.layers[1].bias.numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_of_many_products_evenly_spaced_ones_are_fitted(monkeypatch):
+    monkeypatch.setattr(output_calibration, "_MOST_OF_ALL", 50 * (16 + 5))
+    model, x = mlp(), normal(300, 12)
+    chip = aged(model)
+    hwa_keras.calibrate_outputs(chip, x, model)
+    kept = x[::6].astype("float64")  # 50 of 300.
+    z = kept @ chip.layers[0].kernel.numpy()
+    expected = fitted(z, kept @ model.layers[0].kernel.numpy())
+    gain, offset = corrections(chip)[0]
+    np.testing.assert_allclose(gain, expected[0], rtol=1e-4)
+    np.testing.assert_allclose(offset, expected[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_language_model_comes_closer_to_its_software():
+    keras_hub = pytest.importorskip("keras_hub")
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.LlamaBackbone(
+        vocabulary_size=30,
+        num_layers=2,
+        num_query_heads=2,
+        num_key_value_heads=1,
+        hidden_dim=16,
+        intermediate_dim=32,
+    )
+    for weight in backbone.weights:  # Larger, so that logits depend on them.
+        weight.assign(3 * weight)
+    model = keras_hub.models.LlamaCausalLM(backbone, preprocessor=None)
+    tokens = RNG.integers(0, 30, size=(24, 12))
+    x = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
+    calibration, held_out = (
+        {name: values[part] for name, values in x.items()}
+        for part in (slice(0, 16), slice(16, 24))
+    )
+    chip = aged(model)
+    expected = ops.convert_to_numpy(model(held_out))
+
+    def error():
+        return np.std(ops.convert_to_numpy(chip(held_out)) - expected)
+
+    before = error()
+    hwa_keras.calibrate_outputs(chip, calibration, model)
+    assert error() < 0.6 * before
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(held_out)), expected)
 
 
 FAMILIES = {

@@ -49,6 +49,26 @@ def test_every_number_is_that_of_the_chip_of_its_seed(swept):
                 assert record["loss"] == pytest.approx(found["loss"], rel=1e-4)
 
 
+def test_batches_of_different_sizes_are_evaluated_to_the_last(swept):
+    model, data, result = swept
+    times = {"1 s": 1.0}
+    options = {"chips": 1, "verbose": 0, "compensation": "none"}
+    found = hwa_keras.drift_sweep(model, "pcm", data, times, batch_size=50, **options)
+    whole = result.records[0]["none"]["1 s"]
+    assert found.records[0]["none"]["1 s"] == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_model_that_runs_eagerly_is_swept(swept):
+    model, data, result = swept
+    eager = keras.models.clone_model(model)
+    eager.set_weights(model.get_weights())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    eager.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
+    found = hwa_keras.monte_carlo(eager, "pcm", data, 1, batch_size=50, verbose=0)
+    whole = result.records[0]["none"]["1 s"]
+    assert found["accuracy"][0] == pytest.approx(whole["accuracy"], abs=0.1)
+
+
 def test_drift_costs_and_compensation_gains(swept):
     _, _, result = swept
     loss = {

@@ -330,6 +330,23 @@ def test_scales_multiply_their_part():
     )
 
 
+def test_the_spread_of_exponents_has_a_scale_of_its_own():
+    w = kernel()
+    g = np.abs(w) * 25 / np.abs(w).max()
+    means = nu_parameters(g / 25)[0]
+    plain, none, half = (
+        program(PCM(drift_spread=spread), w)["nu"] for spread in (1.0, 0.0, 0.5)
+    )
+    for side, sign in enumerate((1, -1)):
+        chosen = sign * w > 0
+        np.testing.assert_allclose(none[side][chosen], means[chosen], rtol=1e-4)
+        # The exponents of bright devices are six standard deviations above zero.
+        chosen &= g > 0.5 * 25
+        np.testing.assert_allclose(
+            (half - none)[side][chosen], 0.5 * (plain - none)[side][chosen], atol=1e-6
+        )
+
+
 def test_another_reference_time_and_read_duration_enter_the_formulas():
     device = PCM(programming_scale=0.0, t0=5.0, t_read=1e-6, read_scale=1.0)
     w = np.full((1, 50_000), 0.8, "float32")
@@ -514,6 +531,7 @@ def test_devices_cannot_be_changed():
         (lambda: PCM(t_read=-1e-9), "`t_read` of PCM .*t_read=-1e-09"),
         (lambda: PCM(programming_scale=-1), "`programming_scale` of PCM .*=-1"),
         (lambda: PCM(drift_scale=-0.5), "`drift_scale` of PCM .*not negative.*=-0.5"),
+        (lambda: PCM(drift_spread=-1), "`drift_spread` of PCM .*=-1"),
         (lambda: PCM(read_scale=float("inf")), "`read_scale` of PCM .*=inf"),
         (lambda: PCM(per="row"), "`per` of PCM must be 'layer' .* or 'column'.*='row'"),
         (lambda: SimplePCM(nu=-0.1), "`nu` of SimplePCM .*nu=-0.1"),

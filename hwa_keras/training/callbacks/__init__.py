@@ -1,5 +1,6 @@
 """Callbacks that steer the hardware while a model trains."""
 
+from hwa_keras.training.callbacks.budget import Budget
 from hwa_keras.training.callbacks.constrain import ConstrainKernels
 from hwa_keras.training.callbacks.epochs import ResetStates, SeedEpochs
 from hwa_keras.training.callbacks.lanmax import LaNMax
@@ -13,6 +14,7 @@ from hwa_keras.training.callbacks.schedules import (
 from hwa_keras.training.callbacks.silent import SilentLayers
 
 __all__ = [
+    "Budget",
     "ConstrainKernels",
     "LaNMax",
     "NoiseRamp",

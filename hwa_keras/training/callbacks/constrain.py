@@ -20,7 +20,9 @@ class ConstrainKernels(keras.callbacks.Callback):
     Args:
         constraint: A `keras.constraints.Constraint`, such as
             `hwa_keras.constraints.AggressiveClip()`, or a function from a weight
-            tensor to one of the same shape.
+            tensor to one of the same shape. One with a method `for_kernel(kernel)`
+            is asked for its own constraint for each kernel, whose `view` tells rows and
+            columns.
 
     Raises:
         TypeError: If `constraint` is neither.
@@ -51,16 +53,20 @@ class ConstrainKernels(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._remove()  # What a fit that was cut short has left.
-        kernels = [kernel.variable for kernel in find_kernels(self.model)[0]]
+        kernels = find_kernels(self.model)[0]
         if not kernels:
             raise ValueError(
                 f"ConstrainKernels found no kernels in the model '{self.model.name}'. "
                 "Kernels are weights of two or more dimensions named '...kernel'."
             )
         for kernel in kernels:
-            both = _DuringFit(kernel.constraint, self.constraint)
-            kernel.constraint = both
-            self._placed.append((kernel, both))
+            constraint = self.constraint
+            if hasattr(constraint, "for_kernel"):
+                constraint = constraint.for_kernel(kernel)
+            variable = kernel.variable
+            both = _DuringFit(variable.constraint, constraint)
+            variable.constraint = both
+            self._placed.append((variable, both))
         # A step that an earlier fit compiled does not know of the constraint.
         self.model.make_train_function(force=True)
 
