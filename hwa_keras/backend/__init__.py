@@ -9,6 +9,7 @@ import keras
 
 if keras.backend.backend() == "tensorflow":
     from hwa_keras.backend.tensorflow import (
+        STEPS_PER_EVALUATION,
         batched,
         bitcast,
         container_wrapper,
@@ -21,6 +22,7 @@ if keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "jax":
     from hwa_keras.backend.jax import (
+        STEPS_PER_EVALUATION,
         batched,
         bitcast,
         container_wrapper,
@@ -40,6 +42,7 @@ else:
     )
 
 __all__ = [
+    "STEPS_PER_EVALUATION",
     "batched",
     "bitcast",
     "container_wrapper",

@@ -2,6 +2,9 @@
 
 import jax
 
+# Batches of one call in an evaluation: Keras gathers them in memory before it.
+STEPS_PER_EVALUATION = 1
+
 
 def fuse(function):
     """Compile a pure tensor function with XLA."""

@@ -4,6 +4,9 @@ import functools
 
 import tensorflow as tf
 
+# Batches of one compiled call in an evaluation: all. It loops until the data ends.
+STEPS_PER_EVALUATION = 2**30
+
 
 def fuse(function):
     """Compile a pure tensor function with XLA, also inside a graph that is not."""

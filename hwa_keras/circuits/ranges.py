@@ -105,6 +105,8 @@ def step_between(bits, low, high):
 def quantized_between(x, low, high, step):
     """Convert on a fixed range: y = low + Δ·round((clip(x, low, high) − low)/Δ).
 
+    On a symmetric range, of which zero is a code, that is y = Δ·round(clip(x)/Δ).
+
     Args:
         x: Float tensor of any shape. Half precision is computed in `float32`.
         low: Float, the lower end.
@@ -121,8 +123,13 @@ def quantized_between(x, low, high, step):
         [0.0, 1.0, 3.0]
     """
 
+    origin = 0.0 if low == -high else low
+
     def forward(x):
-        return ops.round((ops.clip(x, low, high) - low) / step) * step + low
+        x = ops.clip(x, low, high)
+        if origin == 0.0:  # Two passes over memory less.
+            return ops.round(x / step) * step
+        return ops.round((x - origin) / step) * step + origin
 
     return with_pseudo_gradient(x, forward, passed_within(low, high))
 
@@ -294,7 +301,8 @@ def clip_learned(x, bound, bits, decay=0.01, min_unclipped=0.95):
 
     @ops.custom_gradient
     def convert(x, bound):
-        converted = ops.round(ops.clip(x / bound, -1.0, 1.0) * codes) / codes * bound
+        converted = ops.clip(x, -bound, bound) * (codes / bound)
+        converted = ops.round(converted) * (bound / codes)
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream

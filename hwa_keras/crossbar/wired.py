@@ -13,6 +13,7 @@ from hwa_keras.devices.device import register
 __all__ = ["Wired"]
 
 _MOST_DROP = 1.0
+_DEGREE = 4  # Of the polynomials that the drop along a wire is taken for in training.
 
 
 @register("wired")
@@ -108,14 +109,23 @@ class Wired(ConductanceDevice):
     def programming_std(self, g):
         return self.device.programming_std(g)
 
+    def written(self, g, z):
+        held = self.device.written(g, z)
+        if self.ir_drop == "exact":
+            return self.effective(held)
+        self._check_closed_form(g)
+        # The currents of many devices are those of their means, nearly. With them
+        # nothing but the targets is read twice.
+        empty, _ = self.device.moments(ops.convert_to_tensor(self.g_min, g.dtype))
+        mean = ops.maximum(g, empty)
+        r_row, r_column = self.wire
+        return held / (1.0 + wires.drop(mean, r_row, r_column, _DEGREE))
+
     def write(self, g, seed):
         return self.device.write(g, seed)
 
     def conductances(self, state, t, z=None):
         return self.effective(self.device.conductances(state, t, z))
-
-    def fresh(self, state):
-        return self.effective(self.device.fresh(state))
 
     def effective(self, g):
         """G_eff of conductances `[..., rows, columns]`, µS."""

@@ -12,12 +12,13 @@ It is linear in v: the crossbar computes with one matrix G_eff in place of G, wh
 the inputs. Conductances are in µS, resistances in Ω, m rows and n columns.
 """
 
+import functools
 import math
 
 import numpy as np
 from keras import ops
 
-__all__ = ["closed_form", "condition", "currents", "exact", "power"]
+__all__ = ["closed_form", "condition", "currents", "drop", "exact", "power"]
 
 _SIEMENS = 1e-6  # of a µS
 _TOLERANCE = 1e-7  # of what the iterations leave
@@ -45,13 +46,61 @@ def closed_form(g, r_row, r_column):
         >>> float(wires.closed_form(g, 1.0, 2.0)[0, 0])
         250000.0
     """
+    return g / (1.0 + drop(g, r_row, r_column))
+
+
+def drop(g, r_row, r_column, degree=None):
+    """α + β of the closed form: what the wires drop over what the devices see.
+
+    From device to device α grows by the current that is left in the row, r_row·Σ_{l ≥
+    j} g_il, and β likewise: along a wire they are smooth, and along one with equal
+    devices parabolas.
+
+    Args:
+        g: Tensor `[..., m, n]`, conductances, µS.
+        r_row: Float ≥ 0, resistance of a segment of a row, Ω.
+        r_column: Float ≥ 0, of a segment of a column, Ω.
+        degree: Integer ≥ 2, or None. With a number, α and β are the nearest polynomials
+            in the place along the wire, by least squares, which takes a fraction of the
+            time. With 4, they are right to 0.6 % of the drop at the end of a wire full
+            of the largest devices. None computes them as they are.
+
+    Returns:
+        Tensor of the shape of `g`.
+
+    Example:
+        >>> from hwa_keras.crossbar import wires
+        >>> g = ops.full((64, 64), 20.0)
+        >>> exact, nearly = (wires.drop(g, 1.0, 1.0, degree) for degree in (None, 4))
+        >>> np.allclose(exact, nearly, rtol=1e-5)
+        True
+    """
     m, n = (np.arange(size) for size in g.shape[-2:])
     along_row = np.minimum(n[:, None], n) + 1.0
     along_column = len(m) - np.maximum(m[:, None], m)
     # As products: on tiles a CPU takes a quarter of the time of cumulative sums.
-    alpha = ops.matmul(g, ops.cast(r_row * _SIEMENS * along_row, g.dtype))
-    beta = ops.matmul(ops.cast(r_column * _SIEMENS * along_column, g.dtype), g)
-    return g / (1.0 + alpha + beta)
+    if degree is None:
+        alpha = ops.matmul(g, ops.cast(r_row * _SIEMENS * along_row, g.dtype))
+        beta = ops.matmul(ops.cast(r_column * _SIEMENS * along_column, g.dtype), g)
+        return alpha + beta
+    across, down = (_polynomials(size, degree) for size in g.shape[-2:][::-1])
+    to_row = ops.cast(r_row * _SIEMENS * along_row @ across, g.dtype)
+    to_column = ops.cast(r_column * _SIEMENS * along_column @ down, g.dtype)
+    rows = ops.matmul(g, to_row)
+    columns = ops.matmul(ops.transpose(to_column), g)
+    # Written out, for XLA to have all in one loop with what it is needed for.
+    across, down = (ops.convert_to_tensor(p.T, g.dtype) for p in (across, down))
+    terms = [rows[..., k : k + 1] * across[k] for k in range(across.shape[0])]
+    for k in range(down.shape[0]):
+        terms.append(columns[..., k : k + 1, :] * down[k, :, None])
+    return functools.reduce(ops.add, terms)
+
+
+def _polynomials(size, degree):
+    """Orthonormal polynomials of up to a degree on so many places, as columns."""
+    places = np.linspace(-1.0, 1.0, size)
+    powers = np.polynomial.legendre.legvander(places, min(degree, size - 1))
+    return np.linalg.qr(powers)[0]
 
 
 def exact(g, r_row, r_column, g_max=100.0):

@@ -181,6 +181,17 @@ class Chip(HardwareModel):
         with hardware_mode(**changes):
             return super().__call__(*args, **kwargs)
 
+    def generate(self, *args, **kwargs):
+        """What the model's own `generate` gives on the chip, at its time `t`."""
+        own = getattr(super(), "generate", None)
+        if own is None:
+            raise ValueError(
+                f"'{self.name}' is a {digital_class(self).__name__}, which has no "
+                "`generate`. Program a model that generates, such as a CausalLM of "
+                "keras-hub, or call the chip on tokens: chip(inputs)."
+            )
+        return own(*args, **kwargs)
+
     def fit(self, *args, **kwargs):
         raise ValueError(
             f"'{self.name}' is a chip, whose weights were written once: it does not "

@@ -121,6 +121,7 @@ def drift_sweep(
     for t in times.values():
         chip.check_time(t)
     check_compiled(chip, model)
+    _evaluate_in_one_call(chip)
     data = evaluable(data, batch_size)
     calibration = _calibration(chip, calibration, calibrate, model)
     bar = progress_bar(len(chips) * len(compensations) * len(times), verbose)
@@ -205,6 +206,7 @@ def monte_carlo(
     options = {"rules": rules, "verify": verify, "tolerance": verify_tolerance}
     chip = blank_chip(model, device, "none", read_noise, **options)
     check_compiled(chip, model)
+    _evaluate_in_one_call(chip)
     data = evaluable(data, batch_size)
     calibration = _calibration(chip, calibration, calibrate, model)
     bar = progress_bar(chips, verbose)
@@ -278,6 +280,13 @@ def _calibration(chip, inputs, calibrate, model):
     if calibrate == "outputs":
         return OutputCalibration(chip, inputs, model).run
     return functools.partial(reestimate, chip, calibration_batches(inputs))
+
+
+def _evaluate_in_one_call(chip):
+    """Have a chip evaluate all batches in one compiled call, not in one for each."""
+    if not chip.run_eagerly:
+        steps = max(chip.steps_per_execution, backend.STEPS_PER_EVALUATION)
+        chip.steps_per_execution = steps
 
 
 def _evaluate(chip, data, calibration):

@@ -49,8 +49,17 @@ class ConductanceDevice(Device):
             f"{type(self).__name__} has no formula for its programming noise."
         )
 
+    def written(self, g, z):
+        """Conductances right after programming: max(g + σ(g)·z, 0).
+
+        Args:
+            g: Tensor of target conductances `[..., rows, columns]`, µS.
+            z: Standard normal numbers of the same shape.
+        """
+        return ops.maximum(g + self.programming_std(g) * z, 0.0)
+
     def write(self, g, seed):
-        """Write target conductances: max(g + σ(g)·z, 0).
+        """Write target conductances.
 
         Args:
             g: Tensor `[D, ..., rows, columns]`, µS.
@@ -59,8 +68,7 @@ class ConductanceDevice(Device):
         Returns:
             The state of the devices: a dictionary of float tensors.
         """
-        z = random.normal(ops.shape(g), seed)
-        return {"g": ops.maximum(g + self.programming_std(g) * z, 0.0)}
+        return {"g": self.written(g, random.normal(ops.shape(g), seed))}
 
     def conductances(self, state, t, z=None):
         """The conductances of all arrays at a time.
@@ -74,10 +82,6 @@ class ConductanceDevice(Device):
             Tensor `[D, ..., rows, columns]`, µS.
         """
         return state["g"] + 0.0 * t  # The time stays an input of exports.
-
-    def fresh(self, state):
-        """The conductances right after programming: those at t = 0, without noise."""
-        return self.conductances(state, ops.zeros(()))
 
     def targets(self, weights):
         """The conductances that are written for weights.
@@ -116,9 +120,30 @@ class ConductanceDevice(Device):
         return self.to_weights(self.conductances(state, t, z), state["largest"])
 
     def perturb(self, weights, seed, scale=1.0):
-        g, largest = self.targets(weights)
-        written = self.to_weights(self.fresh(self.write(g, seed)), largest)
+        if self.mapping == _ONE_PAIR:
+            written = self._perturbed_pairs(weights, seed)
+        else:
+            g, largest = self.targets(weights)
+            z = random.normal(ops.shape(g), seed)
+            written = self.to_weights(self.written(g, z), largest)
         return weights + scale * (written - weights)
+
+    def _perturbed_pairs(self, weights, seed):
+        """The same of one pair, its devices apart: one draw of bits does for both."""
+        largest, is_written = self.weight_range(weights)
+        unit = self.g_u - self.g_min
+        held = [
+            self.written(
+                self.g_min + ops.maximum(sign * weights, 0.0) * (unit / largest),
+                ops.cast(z, weights.dtype),
+            )
+            for sign, z in zip(
+                (1.0, -1.0),
+                random.normal(ops.shape(weights), seed, pair=True),
+                strict=True,
+            )
+        ]
+        return (held[0] - held[1]) * (largest * is_written / unit)
 
     def moments(self, g):
         """Mean and variance, right after programming, of conductances written as `g`.

@@ -82,9 +82,6 @@ class DriftingDevice(ConductanceDevice):
             g_t = ops.maximum(g_t + self.read_scale * std * z, 0.0)
         return g_t
 
-    def fresh(self, state):
-        return state["g"]
-
     def draw_read_noise(self, shape, seed):
         if self.read_scale == 0:
             return None

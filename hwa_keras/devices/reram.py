@@ -207,6 +207,9 @@ class ReRAMCMO(ConductanceDevice):
         c0, c1 = _PROGRAMMING[self.acceptance]
         return self.programming_scale * (c0 + c1 * g)
 
+    def written(self, g, z):
+        return self._clip(g + self.programming_std(g) * z)
+
     def write(self, g, seed):
         z = random.normal(ops.shape(g), random.fold_in(seed, 0))
         return {

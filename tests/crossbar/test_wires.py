@@ -68,9 +68,10 @@ def test_other_shapes_are_solved_too(shape, resistance):
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("degree", [None, 4])
 @pytest.mark.parametrize(("shape", "resistance"), CASES)
 def test_closed_form_is_within_a_thousandth_where_devices_lose_a_tenth(
-    shape, resistance
+    shape, resistance, degree
 ):
     g, expected = solved(shape, resistance)
     # A resistance at which the device that loses most loses a tenth, or nearly.
@@ -78,9 +79,8 @@ def test_closed_form_is_within_a_thousandth_where_devices_lose_a_tenth(
     resistance *= min(1.0, 0.1 * (1 - loss) / loss)
     g, expected = solved(shape, resistance)
     assert (1 - expected / g).max() <= 0.1
-    found = ops.convert_to_numpy(
-        wires.closed_form(ops.convert_to_tensor(g), resistance, 0.7 * resistance)
-    )
+    drop = wires.drop(ops.convert_to_tensor(g), resistance, 0.7 * resistance, degree)
+    found = g / (1.0 + ops.convert_to_numpy(drop))
     assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
 
 
@@ -100,6 +100,23 @@ def test_closed_form_is_its_formula(mode):
     found = compute(ops.convert_to_tensor(g.astype("float32")))
     expected = [each / (1 + naive_drops(each * 1e-6, 30.0, 50.0)) for each in g]
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [(64, 64), (100, 37), (3, 128), (1, 9)])
+def test_the_drop_along_a_wire_is_nearly_a_polynomial(shape, mode):
+    (m, n), r_row, r_column = shape, 3.0, 5.0
+    rng = np.random.default_rng(6)
+    kinds = [rng.uniform(0, 25, shape), 6 * np.abs(rng.normal(size=shape))]
+    kinds.append(25.0 * (np.add.outer(np.arange(m), np.arange(n)) < (m + n) / 2))
+    g = np.stack(kinds)
+    compute = in_mode(mode, lambda g: wires.drop(g, r_row, r_column, 4))
+    found = ops.convert_to_numpy(compute(ops.convert_to_tensor(g.astype("float32"))))
+    expected = np.stack([naive_drops(each * 1e-6, r_row, r_column) for each in g])
+    full = 0.5 * 25e-6 * (r_row * n * (n + 1) + r_column * m * (m + 1))
+    assert np.abs(found - expected).max() < 0.006 * full
+    if max(shape) <= 5:
+        np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
