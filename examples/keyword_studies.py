@@ -1,47 +1,115 @@
-"""What examples/keyword_spotting.py trains, puts on chips and shows."""
+"""What examples/keyword_spotting.py trains, measures and puts on chips."""
 
+import dataclasses
 import time
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
-from study import cell, console
+from study import console
 
 import hwa_keras
-from hwa_keras.analysis import Section
-from hwa_keras.datasets import Dataset
+from hwa_keras.datasets import Dataset, load
+from hwa_keras.datasets.fsdd import SPEAKERS
 from hwa_keras.models import keyword_spotting
 from hwa_keras.noise import SynapticMismatch
+from hwa_keras.profile import SPIKING_DEVICES
 from hwa_keras.spiking import FilterBank
 from hwa_keras.training import NoiseRamp, SilentLayers
 
 LARGEST = 0.9  # The largest weight of a synapse.
+MODELS = ("ideal", "quantized", "hardware")
 BATCH = 300  # Clips that are evaluated at once.
+# The front end is free of mismatch.
+EXACT = [("frontend", SynapticMismatch(0.0, LARGEST))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a preset must say; the file explains each key."""
+
+    dataset: str
+    words: int
+    models: list
+    held_out: str
+    train_clips: int
+    test_clips: int
+    dt: float
+    hidden: int
+    readout: str
+    batch_size: int
+    jit_compile: bool
+    epochs: int
+    learning_rate: float
+    synaptic_std: float
+    tau_std: float
+    warm_up: float
+    seeds: int
+    chips: int
+    levels: list
+    device: str
+
+    def __post_init__(self):
+        if self.dataset.split("/")[0] not in ("fsdd", "speech_commands"):
+            raise ValueError(
+                "`dataset` must be fsdd, fsdd/<speaker>, fsdd/each or speech_commands. "
+                f"Received: {self.dataset}."
+            )
+        for key, values in {
+            "readout": ("membrane", "count"),
+            "held_out": ("test", "validation"),
+            "device": tuple(SPIKING_DEVICES),
+        }.items():
+            if getattr(self, key) not in values:
+                raise ValueError(f"`{key}` must be one of {', '.join(values)}.")
+        if not {"hardware"} <= set(self.models) <= set(MODELS):
+            raise ValueError(
+                f"`models` must be among {', '.join(MODELS)}, and hardware one."
+            )
+        if self.batch_size > self.train_clips:
+            raise ValueError("`batch_size` must not be above `train_clips`.")
+        if self.synaptic_std <= 0 or self.tau_std < 0:
+            raise ValueError("`synaptic_std` must be above 0, `tau_std` at least 0.")
+
+
+def data_sets(name):
+    """The data sets of a study: with `fsdd/each`, one for each speaker left out."""
+    if name == "fsdd/each":
+        return [f"fsdd/{speaker}" for speaker in SPEAKERS]
+    return [name]
 
 
 def features_of(data, settings):
-    """What the filter bank makes of clips: a data set of `[clips, bins, channels]`."""
-    bank = FilterBank(data.sample_rate)
+    """What the filter bank makes of clips: a data set of `[clips, bins, channels]`.
+
+    Of the first `words` classes alone, and, to choose a recipe by, with clips held out
+    of the training ones in place of the test clips.
+    """
+    bank = FilterBank(data.sample_rate, dt=settings.dt)
+    counts = settings.train_clips, settings.test_clips
     parts = []
-    for part, count in zip(
-        (data.train, data.test),
-        (settings.train_clips, settings.test_clips),
-        strict=True,
-    ):
-        chosen = np.random.default_rng(0).permutation(len(part[0]))[:count]
-        x, y = part[0][chosen], part[1][chosen]
-        parts.append((np.asarray(bank.features(x, sample_rate=data.sample_rate)), y))
-    return Dataset(data.name, *parts, data.num_classes)
+    for (x, y), count in zip((data.train, data.test), counts, strict=True):
+        [rows] = np.nonzero(y < settings.words)
+        parts.append((x, y, np.random.default_rng(0).permutation(rows)[:count]))
+    if settings.held_out == "validation":
+        x, y, rows = parts[0]
+        held = min(settings.test_clips, len(rows) // 5)
+        parts = [(x, y, rows[held:]), (x, y, rows[:held])]
+    features = [
+        (np.asarray(bank.features(x[rows], sample_rate=data.sample_rate)), y[rows])
+        for x, y, rows in parts
+    ]
+    return Dataset(data.name, *features, min(settings.words, data.num_classes))
 
 
 def models_of(settings):
     """The arguments of the three models, by name."""
     mismatch = {"synaptic_std": settings.synaptic_std, "tau_std": settings.tau_std}
-    return {
+    known = {
         "ideal": {"quantized": False},
         "quantized": {"quantized": True},
         "hardware": {"quantized": True, **mismatch},
     }
+    return {name: known[name] for name in MODELS if name in settings.models}
 
 
 def network(data, settings, **arguments):
@@ -55,13 +123,17 @@ def network(data, settings, **arguments):
         bins=x.shape[1],
         readout=settings.readout,
         gain=[float(each) for each in gain],
+        dt=settings.dt,
         **arguments,
     )
     steps = len(x) // settings.batch_size * settings.epochs
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
-        keras.optimizers.Adam(schedule), loss, metrics=["accuracy"], jit_compile=True
+        keras.optimizers.Adam(schedule),
+        loss,
+        metrics=["accuracy"],
+        jit_compile=settings.jit_compile,
     )
     return model
 
@@ -95,18 +167,22 @@ def evaluated(model, data):
     return found["accuracy"]
 
 
-def on_chips(model, data, settings, seed):
-    """Accuracies of the chips of a model at each level of mismatch.
+def design_of(model, data, settings):
+    """The network that chips of a model are made from.
 
-    All chips have synapses of 5 bits and the leak mismatch of the settings; the front
-    end is free of mismatch.
+    Synapses of 5 bits, and leaks that differ from neuron to neuron.
     """
     design = network(data, settings, tau_std=settings.tau_std, hold=True)
     for own, learned in zip(
         design.trainable_variables, model.trainable_variables, strict=True
     ):
         own.assign(learned)
-    exact = [("frontend", SynapticMismatch(0.0, LARGEST))]
+    return design
+
+
+def on_chips(model, data, settings, seed):
+    """Accuracies of the chips of a model at each level of mismatch."""
+    design = design_of(model, data, settings)
     return [
         hwa_keras.monte_carlo(
             design,
@@ -115,118 +191,79 @@ def on_chips(model, data, settings, seed):
             chips=settings.chips,
             seed=1000 * seed,
             batch_size=BATCH,
-            rules=exact,
+            rules=EXACT,
             verbose=0,
         )["accuracy"].tolist()
         for level in settings.levels
     ]
 
 
-def compared(data, settings):
-    """Train the three models with each seed and measure them.
+def energy_of(model, data, settings):
+    """Synaptic operations and joules of one clip, a mean over the test clips."""
+    found = hwa_keras.spiking_energy(
+        model, data.test[0][:BATCH], settings.device, batch_size=BATCH
+    )
+    return {
+        "synops": found.synops,
+        "joules": found.joules,
+        "frame_joules": found.frame_joules,
+        "energy_source": found.assumptions[0],
+    }
+
+
+def compared(names, settings):
+    """Train the three models on each data set with each seed, and measure them.
 
     Returns:
-        The list of what was measured, and the last network trained for hardware.
+        The list of what was measured; the last network trained for hardware, and the
+        features that it was trained on.
     """
     found = []
-    for seed in range(settings.seeds):
-        for name, arguments in models_of(settings).items():
-            model, accuracy, seconds = trained(data, settings, arguments, seed)
-            chips = on_chips(model, data, settings, seed)
-            row = {"model": name, "seed": seed, "software": accuracy}
-            found.append({**row, "chips": chips, "seconds": seconds})
-            console.print(
-                f"{name}, seed {seed}: {accuracy:.4f} in software, on chips "
-                + ", ".join(f"{np.mean(values):.4f}" for values in chips)
-                + f"; trained in {seconds:.0f} s."
-            )
-    return found, model
-
-
-def accuracy_section(found, settings):
-    """Accuracies in software and on chips, with intervals over seeds and over chips."""
-    rows, names = [], list(models_of(settings))
     for name in names:
-        own = [row for row in found if row["model"] == name]
-        means = np.array([np.mean(row["chips"], axis=1) for row in own])
-        cells = [cell(np.array([row["software"] for row in own]))]
-        rows.append([name, *cells, *(cell(column) for column in means.T)])
-        between = np.array([np.std(row["chips"], axis=1, ddof=1) for row in own])
-        spread = np.sqrt(np.mean(between**2, axis=0))
-        rows.append([f"{name}, between chips", "", *(f"{s:.4f}" for s in spread)])
-    gains = []
-    for seed in range(settings.seeds):
-        own = {r["model"]: r["chips"] for r in found if r["seed"] == seed}
-        gains.append(np.mean(own["hardware"], 1) - np.mean(own["ideal"], 1))
-    gained = [cell(column) for column in np.array(gains).T]
-    rows.append(["hardware over ideal", "", *gained])
-    text = (
-        f"Synapses of 5 bits in ±{LARGEST}, leak mismatch of {settings.tau_std:.0%}, "
-        "synaptic mismatch in percent of the largest weight; "
-        f"{settings.chips} chips of each of {settings.seeds} trainings. ± is half of "
-        "the 95 % interval over trainings, each a mean of its chips; between chips: "
-        "the standard deviation of the chips of a training. The hardware model was "
-        f"trained at {settings.synaptic_std:.0%}."
+        data = features_of(load(name), settings)
+        for seed in range(settings.seeds):
+            for kind, arguments in models_of(settings).items():
+                model, accuracy, seconds = trained(data, settings, arguments, seed)
+                row = {"model": kind, "dataset": name, "seed": seed}
+                row |= {"software": accuracy, "seconds": seconds}
+                row["chips"] = on_chips(model, data, settings, seed)
+                found.append({**row, **energy_of(model, data, settings)})
+                console.print(
+                    f"{kind}, {name}, seed {seed}: {accuracy:.4f} in software, on "
+                    "chips "
+                    + ", ".join(f"{np.mean(values):.4f}" for values in row["chips"])
+                    + f"; trained in {seconds:.0f} s."
+                )
+    return found, model, data
+
+
+def write_chip(model, data, settings, out):
+    """Make a chip, save and export it, and compare each artefact with it.
+
+    Returns:
+        A list of rows: the name of a file or folder, its bytes, and the largest
+        difference of its outputs from the chip's.
+    """
+    chip = hwa_keras.program(
+        design_of(model, data, settings),
+        SynapticMismatch(settings.synaptic_std, LARGEST),
+        seed=0,
+        rules=EXACT,
+        verbose=0,
     )
-    columns = ["model", "software", *(f"{level:.0%}" for level in settings.levels)]
-    return Section(
-        "Three models on chips", text, columns, rows, curves(found, settings)
-    )
+    chip.save(out / "chip.keras")
+    x = data.test[0][:32]
+    again = keras.models.load_model(out / "chip.keras")
+    expected = chip.predict(x, verbose=0)
+    found = [("chip.keras", np.abs(again.predict(x, verbose=0) - expected).max())]
+    if keras.backend.backend() == "tensorflow":
+        hwa_keras.export(chip, out / "chip", overwrite=True)
+        hwa_keras.export_tflite(chip, out / "chip.tflite", overwrite=True)
+        for name in ("chip", "chip.tflite"):
+            found.append((name, hwa_keras.verify_export(out / name, chip, x, [1.0])))
+    return [[name, _size(out / name), f"{off:.1e}"] for name, off in found]
 
 
-def curves(found, settings):
-    """Accuracy over mismatch: a line for each training, means of its chips."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    levels = 100 * np.array(settings.levels)
-    for i, name in enumerate(models_of(settings)):
-        for row in (row for row in found if row["model"] == name):
-            label = name if row["seed"] == 0 else None
-            means = np.mean(row["chips"], axis=1)
-            axes.plot(levels, means, "o-", color=f"C{i}", label=label, alpha=0.8)
-    axes.set_xlabel("synaptic mismatch, % of the largest weight")
-    axes.set_ylabel("accuracy, mean of chips")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
-
-
-def activity_section(model, data):
-    """Spikes and membranes of the network for one clip, and rates over the test."""
-    names = ["frontend_neurons", "hidden_neurons", "word_neurons"]
-    outputs = [model.get_layer(name).output for name in names]
-    inside = keras.Model(model.inputs, outputs)
-    traces = [
-        [np.asarray(each) for each in layer]
-        if isinstance(layer, (list, tuple))
-        else np.asarray(layer)
-        for layer in inside.predict(data.test[0][:BATCH], verbose=0)
-    ]
-    front, hidden, word = traces
-    word = word[1] if isinstance(word, list) else word
-    rates = [
-        [name, f"{spikes.mean():.4f}", f"{spikes.sum((1, 2)).mean():.0f}"]
-        for name, spikes in (("front end", front), ("hidden", hidden))
-    ]
-    label = int(data.test[1][0])
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    axes = figure.subplots(3, sharex=True, height_ratios=(1, 2, 2))
-    for place, name, spikes in (
-        (axes[0], "channel", front[0]),
-        (axes[1], "hidden neuron", hidden[0]),
-    ):
-        times, neurons = np.nonzero(spikes)
-        place.plot(times, neurons, "|", color="black", markersize=3)
-        place.set_ylabel(name)
-    for i, trace in enumerate(word[0].T):
-        style = {"linewidth": 2.5} if i == label else {"alpha": 0.6}
-        axes[2].plot(trace, label=str(i), **style)
-    axes[2].set_ylabel("membrane or spikes of words")
-    axes[2].set_xlabel("bin")
-    axes[2].legend(ncols=5, fontsize="small")
-    text = (
-        f"The network trained for hardware, in software: the first test clip (class "
-        f"{label}, thick), and rates over {len(front)} clips."
-    )
-    columns = ["neurons", "spikes a bin", "spikes a clip"]
-    return Section("Spikes and membranes", text, columns, rates, figure)
+def _size(path):
+    files = [path] if path.is_file() else [f for f in path.rglob("*") if f.is_file()]
+    return f"{sum(file.stat().st_size for file in files):,}"

@@ -33,6 +33,8 @@ class Mode:
             `record_sums(kernel, z)`; or None.
         drawn: Dictionary from the ids of `HardwareKernel`s to tensors: kernels that
             were drawn already, for a pass of several steps.
+        unroll: Bool. Whether the loops over time of spiking layers are written out in
+            the graph, step by step, as TensorFlow Lite needs them.
     """
 
     kernels: str | None = None
@@ -40,6 +42,7 @@ class Mode:
     read_noise: str | None = None
     recorder: Any = None
     drawn: dict = field(default_factory=dict)
+    unroll: bool = False
 
     def is_noisy(self, training):
         """Whether kernels are perturbed in a call with this `training`."""

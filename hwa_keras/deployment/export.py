@@ -94,10 +94,11 @@ def export_tflite(
     The signature, `serve(x, t)` of a chip and `serve(x)` of any other model, and the
     packing of kernels are those of `export`, and all operators are TensorFlow Lite's
     own. Kernels are unpacked anew at each call, which takes time: packing saves
-    storage and transfer, not latency. A few models do not convert: recurrent layers
-    need `unroll=True`, all layers a policy that computes in float32, and a chip of more
-    than 2**24 weights, which writes its devices again in the graph, must be programmed
-    without `verify`.
+    storage and transfer, not latency. Spiking neurons are written out step by step, so
+    that the number of time steps must be known. A few models do not convert: recurrent
+    layers need `unroll=True`, all layers a policy that computes in float32, and a chip
+    of more than 2**24 weights, which writes its devices again in the graph, must be
+    programmed without `verify`.
 
     Args:
         model: A `Chip`, or any built Keras model.
@@ -120,7 +121,7 @@ def export_tflite(
         TypeError: If `model` is no Keras model.
         RuntimeError: If the backend is not TensorFlow.
     """
-    writer, stored = _tensorflow_writer(model, read_noise, example)
+    writer, stored = _tensorflow_writer(model, read_noise, example, unroll=True)
     _check_converts(model)
     _write_whole(Path(path), overwrite, writer.tflite)
     return _reported(model, stored, verbose)
@@ -255,14 +256,14 @@ def _check_model(model, read_noise):
         )
 
 
-def _tensorflow_writer(model, read_noise, example):
+def _tensorflow_writer(model, read_noise, example, unroll=False):
     """A pair: the writer, and how a model's kernels are stored, or None for a chip."""
     _check_model(model, read_noise)
     from hwa_keras.deployment import export_tensorflow
 
     if isinstance(model, Chip):
-        return export_tensorflow.chip_writer(model, read_noise, example), None
-    return export_tensorflow.model_writer(model, example)
+        return export_tensorflow.chip_writer(model, read_noise, example, unroll), None
+    return export_tensorflow.model_writer(model, example, unroll)
 
 
 def _check_converts(model):

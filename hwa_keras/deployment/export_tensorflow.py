@@ -54,13 +54,14 @@ class Writer:
             Path(path).write_bytes(converter.convert())
 
 
-def chip_writer(chip, read_noise, example=None):
+def chip_writer(chip, read_noise, example=None, unroll=False):
     """A writer of a chip, whose signature takes the time.
 
     Args:
         chip: A `Chip`.
         read_noise: `"off"`, or `"frozen"` for the draw that the chip keeps.
         example: A batch of inputs, for a model that does not know its inputs itself.
+        unroll: Bool. Whether loops over time of spiking layers are written out.
     """
     _check_draws_nothing(chip)
     if read_noise == "frozen":
@@ -68,17 +69,18 @@ def chip_writer(chip, read_noise, example=None):
             tile.frozen_draws()  # Here, not in the graph: constants of it.
 
     def mode(t):
-        return {"time": t, "read_noise": read_noise}
+        return {"time": t, "read_noise": read_noise, "unroll": unroll}
 
     return Writer(_module(chip, [], mode, example, timed=True))
 
 
-def model_writer(model, example=None):
+def model_writer(model, example=None, unroll=False):
     """A writer of a Keras model, and how it stores the model's kernels.
 
     Args:
         model: A built Keras model.
         example: A batch of inputs, for a model that does not know its inputs itself.
+        unroll: Bool. Whether loops over time of spiking layers are written out.
 
     Returns:
         A pair: a `Writer` and a list of `StoredKernel`s.
@@ -87,7 +89,7 @@ def model_writer(model, example=None):
     kernels, stored = _kernels_of(model)
 
     def mode():
-        return {"kernels": "final"}
+        return {"kernels": "final", "unroll": unroll}
 
     return Writer(_module(model, kernels, mode, example, timed=False)), stored
 

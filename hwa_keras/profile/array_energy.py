@@ -53,7 +53,8 @@ def array_energy(
 
     Args:
         model: A built Keras model, its layers on hardware or not, or a chip. Of a model
-            with layers on hardware only those count, of a plain model all kernels.
+            with layers on hardware only those count, without `crossbar` only those with
+            a device, and of a plain model all kernels.
         data: Inputs, as `calibrate` takes them.
         crossbar: A `crossbar.Crossbar`. A chip's devices, and tiles and converters of
             layers on hardware, stay their own. None for that of each layer.

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import rich.table
 from rich.text import Text
 
-from hwa_keras.profile.result import Printed
+from hwa_keras.profile.printed import Printed, readable
 
 __all__ = ["PARTS", "ArrayEnergy", "KernelArrayEnergy"]
 
@@ -118,6 +118,13 @@ class ArrayEnergy(Printed):
         self._check_si("A power in watts")
         return self.total / sum(kernel.seconds for kernel in self.kernels)
 
+    @property
+    def source(self):
+        """Where the figures come from, in one line."""
+        heads = ("ADCs:", "DACs:", "digital:", "unit-free power:")
+        named = [line for line in self.assumptions if line.startswith(heads)]
+        return "; ".join(["array_energy", *named])
+
     def _check_si(self, what):
         if self.v_read is None:
             raise ValueError(
@@ -194,17 +201,3 @@ class ArrayEnergy(Printed):
         if self.digital:
             grid.add_row(Text(f"on no array: {', '.join(self.digital)}"))
         return grid
-
-
-def readable(value, unit):
-    """A number with a prefix of its unit, such as 13.4 nJ."""
-    for prefix, factor in (
-        ("", 1.0),
-        ("m", 1e-3),
-        ("µ", 1e-6),
-        ("n", 1e-9),
-        ("p", 1e-12),
-    ):
-        if value >= factor:
-            return f"{value / factor:.4g} {prefix}{unit}"
-    return f"{value * 1e15:.4g} f{unit}" if value else f"0 {unit}"

@@ -9,6 +9,7 @@ from hwa_keras.conversion.hardware_model import convert_layers
 from hwa_keras.core.kernels import kernels_of
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.substitution import recurrent_states
 from hwa_keras.crossbar import Wired
 from hwa_keras.devices import BitSlices, ConductanceDevice
 from hwa_keras.devices.device import for_kernels
@@ -46,6 +47,13 @@ class ArrayRun:
         if self.is_plain:
             found = self._converted(found)
         on_arrays = [kernel for kernel in found if self._is_on_array(kernel)]
+        if not on_arrays:
+            raise TypeError(
+                f"No kernel of '{self.twin.name}' is on devices that hold "
+                "conductances, such as devices.PCM() or devices.Memristor(). Give "
+                "array_energy a Crossbar, or put layers on one: "
+                "to_hwa(model, hardware=crossbar)."
+            )
         paths = {kernel.path for kernel in on_arrays}
         self.digital = tuple(k.path for k in found if k.path not in paths)
         self.devices = dict(zip(on_arrays, self._devices(on_arrays), strict=True))
@@ -80,7 +88,9 @@ class ArrayRun:
         hardware = kernel.hardware
         if self.is_chip:
             return hardware is not None and hardware.tile is not None
-        return hardware is not None
+        if hardware is None or self.crossbar is not None:
+            return hardware is not None
+        return self._described(kernel).device is not None
 
     def _described(self, kernel):
         """The crossbar of a kernel: that given, or its own."""
@@ -194,19 +204,13 @@ class ArrayRun:
         mode = {"kernels": "quantized", "recorder": recorder}
         if self.is_chip:
             mode |= {"time": ops.cast(self.t, "float32"), "read_noise": "off"}
-        states = self._states()
+        states = recurrent_states(self.twin)
         values = [ops.convert_to_numpy(state) for state in states]
         with hardware_mode(**mode):
             for batch in batches:
                 self.twin(batch, training=False)
         for state, value in zip(states, values, strict=True):
             state.assign(value)
-
-    def _states(self):
-        """What stateful recurrent layers share with the model."""
-        layers = self.twin._flatten_layers()
-        rnns = [x for x in layers if isinstance(x, keras.layers.RNN) and x.stateful]
-        return [state for rnn in rnns for state in keras.tree.flatten(rnn.states)]
 
 
 def _tap(z):

@@ -12,7 +12,7 @@ from hwa_keras.core.checks import check_count, check_positive, is_number
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.devices.sram import relative_energy
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
-from hwa_keras.profile.result import Printed
+from hwa_keras.profile.printed import Printed
 
 __all__ = [
     "PJ_PER_BIT",
@@ -41,6 +41,9 @@ Polytechnique Montréal, 2024.
 
 WIDE_RESNET_28_10_WEIGHTS = 36_461_232
 """Weights of the 29 kernels of WideResNet-28-10 for CIFAR-10, the thesis's unit."""
+
+
+_SRAMS = (("sram_8_kib", 2**16), ("sram_32_kib", 2**18), ("sram_1_mib", 2**23))
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,29 @@ class MemoryEnergy(Printed):
         """
         check_positive("joules", pj_per_bit=pj_per_bit)
         return self.energy * pj_per_bit * 1e-12
+
+    @property
+    def memory(self):
+        """The smallest SRAM of `PJ_PER_BIT` that holds all kernels.
+
+        Banks of 1 MiB where none does.
+        """
+        bits = sum(kernel.bits * kernel.weights for kernel in self.kernels)
+        return next((name for name, size in _SRAMS if bits <= size), _SRAMS[-1][0])
+
+    @property
+    def pj_per_bit(self):
+        """Of that memory, as `joules` takes it."""
+        return PJ_PER_BIT[self.memory]
+
+    @property
+    def source(self):
+        """Where the figures come from, in one line."""
+        return (
+            f"memory_energy; η(p) = −ln(p)/{self.a:g}, Henwood, 2024; each kernel read "
+            f"once, {self.pj_per_bit:.3g} pJ a reliable bit ({self.memory}), "
+            "Horowitz, ISSCC 2014"
+        )
 
     def to_dict(self):
         """The figures as a dictionary that JSON can hold."""

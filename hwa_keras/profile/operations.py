@@ -9,6 +9,9 @@ from hwa_keras.core.hardware_kernel import HardwareKernel
 from hwa_keras.layers.einsum_labels import EinsumLabels
 from hwa_keras.layers.products import ConvTransposeProduct, EinsumProduct, product_of
 from hwa_keras.quantizers import Quantizer
+from hwa_keras.spiking.encoders import DeltaEncoder, LatencyEncoder, RateEncoder
+from hwa_keras.spiking.neurons import Neurons
+from hwa_keras.spiking.readouts import FirstSpike, MembraneReadout, SpikeCount
 
 __all__ = ["calls_of", "uses_per_weight"]
 
@@ -24,6 +27,13 @@ _NO_PRODUCTS = (
     layers.Rescaling,
     layers.UnitNormalization,
     Quantizer,
+    Neurons,
+    DeltaEncoder,
+    LatencyEncoder,
+    RateEncoder,
+    FirstSpike,
+    MembraneReadout,
+    SpikeCount,
 )
 # Of these families of Keras all have none, but the one that is a product.
 _NO_PRODUCTS_MODULES = tuple(

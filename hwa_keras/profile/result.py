@@ -1,47 +1,18 @@
 """What a model costs, as figures and as a table: what `summary` returns."""
 
 import collections
-import io
 from dataclasses import dataclass
 from typing import Any
 
-import rich.console
 import rich.table
 from rich.text import Text
 
-__all__ = ["LayerSummary", "ModelSummary", "Printed"]
+from hwa_keras.profile.printed import Printed, readable
+
+__all__ = ["LayerSummary", "ModelSummary"]
 
 _KIB = 8 * 1024  # bits
-_WIDE = 1000  # columns: wider than any table, so that no row is broken
-
-
-class Printed:
-    """Mixin for results with `table()` and `totals()`: printed, they are these."""
-
-    def table(self):
-        """The rows as a `rich.table.Table`."""
-        raise NotImplementedError
-
-    def totals(self):
-        """The sums as a `rich.table.Table`."""
-        raise NotImplementedError
-
-    def __str__(self):
-        text = io.StringIO()
-        self.print(text)
-        return text.getvalue().rstrip("\n")
-
-    def print(self, file=None):
-        """Print the table and the totals.
-
-        Args:
-            file: A text file, or None for standard output.
-        """
-        console = rich.console.Console(file=file)
-        if not console.is_terminal:
-            console = rich.console.Console(file=file, width=_WIDE)
-        console.print(self.table())
-        console.print(self.totals())
+_HEADS = ("part", "energy", "source")  # Of the table of energies.
 
 
 @dataclass(frozen=True)
@@ -65,6 +36,8 @@ class LayerSummary:
             model without a `BitFlip`.
         array_energy: What its arrays take for one example, as `array_energy` tells it;
             None without arrays of its own, and where it was not asked for.
+        spiking_energy: What its spikes and synaptic operations take for one example, J,
+            as `spiking_energy` tells it; None without, and where it was not asked for.
     """
 
     name: str
@@ -78,6 +51,7 @@ class LayerSummary:
     error_rates: tuple = ()
     energy_share: float | None = None
     array_energy: float | None = None
+    spiking_energy: float | None = None
 
     @property
     def total_params(self):
@@ -102,6 +76,7 @@ class LayerSummary:
             "error_rates": list(self.error_rates),
             "energy_share": self.energy_share,
             "array_energy": self.array_energy,
+            "spiking_energy": self.spiking_energy,
         }
 
 
@@ -112,15 +87,21 @@ class ModelSummary(Printed):
     Args:
         name: The model's name.
         layers: Tuple of `LayerSummary`s.
-        relative_energy: The energy of the memory of the kernels in units of what it is
-            without errors, as `memory_energy` tells it; None without a `BitFlip`.
+        memory: The `MemoryEnergy` of its kernels; None without a `BitFlip`.
         arrays: The `ArrayEnergy` of its crossbars, or None where it was not asked for.
+        spiking: The `SpikingEnergy` of its neurons and synapses, or None likewise.
     """
 
     name: str
     layers: tuple
-    relative_energy: float | None = None
+    memory: Any = None
     arrays: Any = None
+    spiking: Any = None
+
+    @property
+    def relative_energy(self):
+        """The energy of the memory in units of what it is without errors, or None."""
+        return self.memory and self.memory.relative
 
     @property
     def params(self):
@@ -204,6 +185,8 @@ class ModelSummary(Printed):
             "low_precision_share": self.low_precision_share,
             "relative_energy": self.relative_energy,
             "array_energy": self.arrays and self.arrays.total,
+            "spiking_energy": self.spiking and self.spiking.joules,
+            "energies": [dict(zip(_HEADS, row, strict=True)) for row in self.energies],
         }
 
     def table(self):
@@ -226,17 +209,35 @@ class ModelSummary(Printed):
         if flipped:
             table.add_column("bit error rate", justify="right")
             table.add_column("energy share", justify="right")
-        if self.arrays is not None:
-            total = self.arrays.formatted(self.arrays.total)
-            table.add_column(self._array_head(), total, justify="right")
+        for head, total, _ in self._energy_columns():
+            table.add_column(head, total, justify="right")
         for layer in self.layers:
             cells = self._cells(layer) + ([layer.noise or "—"] if noisy else [])
             cells += _energy_cells(layer) if flipped else []
-            if self.arrays is not None:
-                own = layer.array_energy
-                cells.append("—" if own is None else self.arrays.formatted(own))
+            cells += [of_layer(layer) for _, _, of_layer in self._energy_columns()]
             table.add_row(*map(Text, cells))
         return table
+
+    def _energy_columns(self):
+        """Triples: the head of a column, its sum, and what it shows of a layer."""
+        columns = []
+        if (arrays := self.arrays) is not None:
+            columns.append(
+                (
+                    self._array_head(),
+                    arrays.formatted(arrays.total),
+                    lambda layer: _or_dash(layer.array_energy, arrays.formatted),
+                )
+            )
+        if (spiking := self.spiking) is not None:
+            columns.append(
+                (
+                    "spiking energy",
+                    readable(spiking.joules, "J"),
+                    lambda layer: _or_dash(layer.spiking_energy, _in_joules),
+                )
+            )
+        return columns
 
     def _array_head(self):
         return "array power" if self.arrays.v_read is None else "array energy"
@@ -274,15 +275,47 @@ class ModelSummary(Printed):
             ("of these binarized", f"{self.macs_share(1):.4f}"),
             ("of these ternarized", f"{self.macs_share(2):.4f}"),
         ]
-        if self.relative_energy is not None:
-            share = f"{100 * self.relative_energy:.1f} % of reliable"
-            rows.append(("energy of the memory", f"{share}; from memory_energy"))
-        if self.arrays is not None:
-            total = self.arrays.formatted(self.arrays.total)
-            rows.append((self._array_head(), f"{total} an example; from array_energy"))
         for row in rows:
             grid.add_row(*map(Text, row))
         return grid
+
+    @property
+    def energies(self):
+        """Triples of strings: what takes energy, how much, and the source."""
+        rows = []
+        if self.memory is not None:
+            joules = readable(self.memory.joules(self.memory.pj_per_bit), "J")
+            share = f"{joules}, {100 * self.memory.relative:.1f} % of reliable"
+            rows.append(("memory", share, self.memory.source))
+        if self.arrays is not None:
+            total = self.arrays.formatted(self.arrays.total)
+            rows.append((self._array_head(), total, self.arrays.source))
+        if self.spiking is not None:
+            total = readable(self.spiking.joules, "J")
+            rows.append(("spikes", total, self.spiking.source))
+        return rows
+
+    def tables(self):
+        energies = [self.energy_table()] if self.energies else []
+        return [*super().tables(), *energies]
+
+    def energy_table(self):
+        """The energies of one example and their sources, as a `rich.table.Table`."""
+        table = rich.table.Table(title=f"{self.name}: energy of one example")
+        for head in _HEADS:
+            table.add_column(head)
+        for row in self.energies:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def _in_joules(value):
+    """An energy in words, such as 13.4 nJ."""
+    return readable(value, "J")
+
+
+def _or_dash(value, in_words):
+    return "—" if value is None else in_words(value)
 
 
 def _energy_cells(layer):

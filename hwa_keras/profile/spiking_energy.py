@@ -29,7 +29,7 @@ from hwa_keras.profile.spiking_result import (
 from hwa_keras.spiking.cells import LIFCell
 from hwa_keras.spiking.neurons import Neurons
 
-__all__ = ["SPIKING_DEVICES", "spiking_energy"]
+__all__ = ["SPIKING_DEVICES", "is_spiking", "spiking_energy"]
 
 _SATURATED = 0.95  # Spikes a neuron and step.
 _TANG = "as compared by Tang et al., Frontiers in Neuroscience 17, 2023, table 3"
@@ -155,6 +155,11 @@ def spiking_energy(
     return SpikingEnergy(model.name, rows, device, float(seconds), assumed)
 
 
+def is_spiking(model):
+    """Whether a model has spiking neurons."""
+    return any(isinstance(x, (Neurons, LIFCell)) for x in model._flatten_layers())
+
+
 def _check(model):
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -166,7 +171,7 @@ def _check(model):
             f"The model '{model.name}' is not built, so it has no weights yet. Call it "
             "once on a batch of inputs, or begin it with keras.Input(shape)."
         )
-    if not any(isinstance(x, (Neurons, LIFCell)) for x in model._flatten_layers()):
+    if not is_spiking(model):
         raise ValueError(
             f"The model '{model.name}' has no spiking layers: LIF, SynapticLIF, ALIF "
             "or LIFCell of hwa_keras.spiking. For other networks see memory_energy and "
@@ -351,9 +356,7 @@ def _warn_of_rates(model, rows):
 def _assumptions(device, rows, missed, seconds):
     """What was assumed, a tuple of lines."""
     lines = [
-        f"{device.name}: {device.pj_per_spike:g} pJ a spike, "
-        f"{device.pj_per_synop:g} pJ a synaptic operation, {device.static_w:g} W "
-        f"static: {device.source}",
+        str(device),
         "time of an inference: " + ("steps of dt" if seconds is None else "as given"),
         f"in frames: {PJ_PER_MAC} pJ a multiply-accumulate, {PJ_PER_ACCUMULATE} pJ an "
         "addition of 32-bit floats in 45 nm (Horowitz, ISSCC 2014), without memory",

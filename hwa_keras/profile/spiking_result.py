@@ -6,8 +6,7 @@ import rich.table
 from rich.text import Text
 
 from hwa_keras.core.checks import check_not_negative
-from hwa_keras.profile.array_result import readable
-from hwa_keras.profile.result import Printed
+from hwa_keras.profile.printed import Printed, readable
 
 __all__ = [
     "PJ_PER_ACCUMULATE",
@@ -65,6 +64,12 @@ class EnergyModel:
                 "EnergyModel needs at least one number above zero: `pj_per_spike`, "
                 "`pj_per_synop` or `static_w`. All are 0."
             )
+
+    def __str__(self):
+        return (
+            f"{self.name}: {self.pj_per_spike:g} pJ a spike, {self.pj_per_synop:g} pJ "
+            f"a synaptic operation, {self.static_w:g} W static: {self.source}"
+        )
 
     def joules(self, spikes, synops, seconds=0.0):
         """The energy of so many spikes and synaptic operations in this time, J."""
@@ -162,6 +167,11 @@ class SpikingEnergy(Printed):
         """
         analog = sum(layer.analog_macs for layer in self.layers)
         return _PICO * (PJ_PER_ACCUMULATE * self.synops + PJ_PER_MAC * analog)
+
+    @property
+    def source(self):
+        """Where the figures come from, in one line."""
+        return f"spiking_energy; {self.device}"
 
     def to_dict(self):
         """The figures as a dictionary that JSON can hold."""

@@ -5,18 +5,20 @@ import math
 
 import keras
 
-from hwa_keras.core.kernels import find_kernels
+from hwa_keras.core.kernels import find_kernels, kernels_of
+from hwa_keras.devices import ConductanceDevice
 from hwa_keras.noise import Noise
 from hwa_keras.profile.array_energy import array_energy
 from hwa_keras.profile.energy import check_model, memory_energy, stored_kernels
 from hwa_keras.profile.operations import calls_of, uses_per_weight
 from hwa_keras.profile.result import LayerSummary, ModelSummary
+from hwa_keras.profile.spiking_energy import is_spiking, spiking_energy
 from hwa_keras.quantizers import Quantizer
 
 __all__ = ["summary"]
 
 
-def summary(model, file=None, verbose=1, data=None, crossbar=None):
+def summary(model, file=None, verbose=1, data=None, crossbar=None, spiking_device=None):
     """Count parameters, memory and operations of a model, by their bits.
 
     A parameter has the bits of its quantizer's `precision`, and 32 without one. A
@@ -27,9 +29,12 @@ def summary(model, file=None, verbose=1, data=None, crossbar=None):
     counted (recurrent and attention layers, layers of other packages) is shown as "?",
     is None in the figures and is named beside their sum. In a subclassed model each
     layer is taken to be called once. Variables of noises do not count; learned scales
-    of quantizers and ranges of converters do. If any kernel
-    has a `BitFlip`, each layer's error rates are told and its share of the energy of
-    `memory_energy`, in which a kernel without quantizer has 16 bits.
+    of quantizers and ranges of converters do.
+
+    Energies stand in columns by layer and in one table of their sums and sources: of
+    the memory, if any kernel has a `BitFlip`, as in `memory_energy`, in which a kernel
+    without quantizer has 16 bits; with data, of the arrays of kernels on crossbars, as
+    in `array_energy`; and with data, of spikes, as in `spiking_energy`.
 
     Args:
         model: Any built Keras model, its layers on hardware or not, also with models
@@ -37,20 +42,22 @@ def summary(model, file=None, verbose=1, data=None, crossbar=None):
         file: A text file to print to, or None for standard output, which gets colors
             and its own width if it is a terminal.
         verbose: 0 or 1. With 0, nothing is printed. Defaults to `1`.
-        data: Inputs, as `array_energy` takes them, to have what the arrays of each
-            layer take for one example told too; or None.
-        crossbar: The `crossbar.Crossbar` of these arrays, or None for that of the
-            layers.
+        data: Inputs, as `calibrate` takes them, to have the energies of one example
+            told too that depend on them; or None.
+        crossbar: The `crossbar.Crossbar` of the arrays, or None for that of the layers.
+        spiking_device: The chip of spiking layers, as `device` of `spiking_energy`, or
+            None for `"loihi"`.
 
     Returns:
         A `ModelSummary`: `total_params`, `memory_bits`, `compression_ratio`, `macs`,
-        `total_macs`, `low_precision_share`, `relative_energy`, `arrays` and others,
-        `layers`, `to_dict()`, `table()`.
+        `total_macs`, `low_precision_share`, `memory`, `arrays`, `spiking` and
+        others, `layers`, `to_dict()`, `table()`.
 
     Raises:
         TypeError: If it is no Keras model, or a chip.
-        ValueError: If the model is not built, or a crossbar is given without data; and
-            what `array_energy` raises.
+        ValueError: If the model is not built, a crossbar or a chip is given without
+            data, a chip for a model without spiking layers; and what `array_energy` and
+            `spiking_energy` raise.
 
     Example:
         >>> options = dict(kernel_quantizer="ste_sign", input_quantizer="ste_sign")
@@ -66,27 +73,48 @@ def summary(model, file=None, verbose=1, data=None, crossbar=None):
         {1: 320, 32: 2048}
     """
     check_model("summary", model)
-    if crossbar is not None and data is None:
-        raise ValueError(
-            "What the arrays of a crossbar take depends on the inputs. Give `summary` "
-            "some: summary(model, data=x, crossbar=crossbar)."
-        )
-    arrays = None if data is None else array_energy(model, data, crossbar)
-    count = _Count(model, arrays)
+    arrays, spiking = _of_data(model, data, crossbar, spiking_device)
+    count = _Count(model, arrays, spiking)
     rows = tuple(count.rows())
-    counted = ModelSummary(model.name, rows, count.relative_energy, arrays)
+    counted = ModelSummary(model.name, rows, count.memory, arrays, spiking)
     if verbose:
         counted.print(file)
     return counted
 
 
+def _of_data(model, data, crossbar, spiking_device):
+    """The `ArrayEnergy` and the `SpikingEnergy` of a model, None for what it lacks."""
+    given = {"crossbar": crossbar, "spiking_device": spiking_device}
+    missing = [name for name, value in given.items() if value is not None]
+    if data is None and missing:
+        raise ValueError(
+            "The energy of arrays and of spikes depends on the inputs. Give `summary` "
+            f"some: summary(model, data=x, {missing[0]}={missing[0]})."
+        )
+    if data is None:
+        return None, None
+    spiking = None
+    if is_spiking(model) or spiking_device is not None:
+        spiking = spiking_energy(model, data, spiking_device or "loihi")
+    if spiking is None or crossbar is not None or _is_on_arrays(model):
+        return array_energy(model, data, crossbar), spiking
+    return None, spiking
+
+
+def _is_on_arrays(model):
+    described = [k.hardware.hardware for k in kernels_of(model) if k.hardware]
+    return any(isinstance(h.device, ConductanceDevice) for h in described)
+
+
 class _Count:
     """One count of a model; a weight that is shared counts where it is met first."""
 
-    def __init__(self, model, arrays=None):
+    def __init__(self, model, arrays=None, spiking=None):
         self.model = model
         on_arrays = () if arrays is None else arrays.kernels
         self.arrays = {kernel.path: kernel.total for kernel in on_arrays}
+        rows = () if spiking is None else spiking.layers
+        self.spiking = {row.path: row.joules for row in rows}
         self.seen = set()
         self.kernels = {id(k.variable): k for k in find_kernels(model)[0]}
         self.of_noises, self.of_quantizers = set(), set()
@@ -103,13 +131,12 @@ class _Count:
         self.error_rates = {
             id(k.variable): k.error_rate for k in stored if k.noise is not None
         }
-        self.energy_shares, self.relative_energy = {}, None
+        self.energy_shares, self.memory = {}, None
         if self.error_rates:
-            energy = memory_energy(self.model)
+            self.memory = memory_energy(self.model)
             ids = [id(k.variable) for k in stored]
-            shares = [kernel.share for kernel in energy.kernels]
+            shares = [kernel.share for kernel in self.memory.kernels]
             self.energy_shares = dict(zip(ids, shares, strict=True))
-            self.relative_energy = energy.relative
 
     def rows(self):
         return self._rows(self.model, "", times=1)
@@ -141,11 +168,18 @@ class _Count:
             error_rates=self._error_rates(kernels),
             energy_share=sum(shares) if shares else None,
             array_energy=self._array_energy(new),
+            spiking_energy=self._spiking_energy(f"{prefix}{layer.name}"),
         )
 
     def _array_energy(self, weights):
         paths = [self.kernels[id(w)].path for w in weights if id(w) in self.kernels]
         found = [self.arrays[path] for path in paths if path in self.arrays]
+        return sum(found) if found else None
+
+    def _spiking_energy(self, name):
+        """That of a layer and of those inside of it, told once."""
+        inside = [p for p in self.spiking if p == name or p.startswith(f"{name}/")]
+        found = [self.spiking.pop(path) for path in inside]
         return sum(found) if found else None
 
     def _kernels_in(self, layer):

@@ -2,14 +2,25 @@
 
 from hwa_keras.spiking.cells import HWALIFCell, LIFCell
 from hwa_keras.spiking.constants import decay
-from hwa_keras.spiking.encoders import DeltaEncoder, LatencyEncoder, RateEncoder
+from hwa_keras.spiking.encoders import (
+    ConstantEncoder,
+    DeltaEncoder,
+    LatencyEncoder,
+    RateEncoder,
+)
 from hwa_keras.spiking.filter_bank import FilterBank
 from hwa_keras.spiking.frontend import Frontend
 from hwa_keras.spiking.losses import CountCrossEntropy, population_targets
 from hwa_keras.spiking.neurons import ALIF, LIF, SynapticLIF
 from hwa_keras.spiking.nir import export_nir
 from hwa_keras.spiking.nir_models import from_nir
-from hwa_keras.spiking.readouts import FirstSpike, MembraneReadout, SpikeCount
+from hwa_keras.spiking.per_step import MaxRatePooling, PerStep
+from hwa_keras.spiking.readouts import (
+    FirstSpike,
+    MembraneReadout,
+    RateReadout,
+    SpikeCount,
+)
 from hwa_keras.spiking.regularizers import (
     FiringRate,
     FiringRateRange,
@@ -24,11 +35,13 @@ from hwa_keras.spiking.surrogates import (
     Triangular,
     spike,
 )
+from hwa_keras.spiking.to_spiking import accuracy_over_time, to_spiking
 
 __all__ = [
     "ALIF",
     "LIF",
     "Atan",
+    "ConstantEncoder",
     "CountCrossEntropy",
     "DeltaEncoder",
     "FastSigmoid",
@@ -40,8 +53,11 @@ __all__ = [
     "HWALIFCell",
     "LIFCell",
     "LatencyEncoder",
+    "MaxRatePooling",
     "MembraneReadout",
+    "PerStep",
     "RateEncoder",
+    "RateReadout",
     "Sigmoid",
     "SignTopology",
     "SpikeCount",
@@ -49,9 +65,11 @@ __all__ = [
     "SynapticLIF",
     "Triangular",
     "WeightMagnitude",
+    "accuracy_over_time",
     "decay",
     "export_nir",
     "from_nir",
     "population_targets",
     "spike",
+    "to_spiking",
 ]

@@ -7,8 +7,45 @@ from hwa_keras.core import random
 from hwa_keras.core.checkpoint import SavesSeeds
 from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.spiking.membrane import scan
 
-__all__ = ["DeltaEncoder", "LatencyEncoder", "RateEncoder"]
+__all__ = ["ConstantEncoder", "DeltaEncoder", "LatencyEncoder", "RateEncoder"]
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class ConstantEncoder(keras.layers.Layer):
+    """Encodes intensities as constant currents: the same in each step.
+
+    The first layer of synapses then computes with numbers, not with spikes, and its
+    neurons are exact to a spike.
+
+    Args:
+        steps: Integer ≥ 1, the number of time steps.
+
+    Call arguments:
+        inputs: Tensor `[batch, ...]`.
+
+    Returns:
+        Tensor `[batch, steps, ...]`.
+
+    Example:
+        >>> encoder = hwa_keras.spiking.ConstantEncoder(steps=3)
+        >>> ops.convert_to_numpy(encoder(np.array([[0.5]]))).ravel().tolist()
+        [0.5, 0.5, 0.5]
+    """
+
+    def __init__(self, steps, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = check_count("ConstantEncoder", steps=steps)
+
+    def call(self, inputs):
+        return ops.repeat(ops.expand_dims(inputs, 1), self.steps, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.steps, *input_shape[1:])
+
+    def get_config(self):
+        return {**super().get_config(), "steps": self.steps}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -186,7 +223,7 @@ class DeltaEncoder(keras.layers.Layer):
             signed = on - down
             return reference + self.threshold * signed, signed
 
-        _, signed = ops.scan(step, x[0], x)
+        _, signed = scan(step, x[0], x)
         signed = ops.moveaxis(signed, 0, 1)
         spikes = [signed > 0, signed < 0] if self.off else [signed > 0]
         return ops.concatenate(

@@ -17,9 +17,10 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from keras import ops
+from keras import ops, tree
 
 from hwa_keras import backend
+from hwa_keras.core import modes
 from hwa_keras.core.checks import check_choice, is_number
 from hwa_keras.spiking import surrogates
 from hwa_keras.spiking.surrogates import slope
@@ -30,6 +31,7 @@ __all__ = [
     "exponential_filter",
     "fire",
     "reset_membrane",
+    "scan",
 ]
 
 RESETS = ("zero", "subtract", "none")
@@ -151,7 +153,7 @@ def _fire(firing):
             z = ops.cast(u > threshold, u.dtype)
             return reset_membrane(u, z, threshold, firing), u
 
-        last, u = ops.scan(step, v0, currents)
+        last, u = scan(step, v0, currents)
         z = ops.cast(u > threshold, u.dtype)
 
         def gradient(*args, upstream=None):
@@ -220,7 +222,7 @@ def _adaptive_fire(firing):
             # What is kept is of the structure of the state, as the backends ask for.
             return (reset_membrane(u, z, level, firing), rho * a + z), (u, a)
 
-        (v, a), (u, adaptation) = ops.scan(step, (v0, a0), currents)
+        (v, a), (u, adaptation) = scan(step, (v0, a0), currents)
         level = threshold + strength * adaptation
         z = ops.cast(u > level, u.dtype)
 
@@ -295,7 +297,7 @@ def _filter(inputs, alpha, i0):
         i = alpha * i + x
         return i, i
 
-    _, currents = ops.scan(step, i0, inputs)
+    _, currents = scan(step, i0, inputs)
 
     def gradient(*args, upstream=None):
         def back(after, g):
@@ -308,6 +310,38 @@ def _filter(inputs, alpha, i0):
         return d, _by_neuron(d * before), first
 
     return currents, gradient
+
+
+def scan(step, state, inputs):
+    """`ops.scan` over the first axis; written out in a mode that unrolls.
+
+    Args:
+        step: Function of a state and a slice of the inputs to the next state and an
+            output.
+        state: Tensor, or tuple of some.
+        inputs: Tensor `[time, ...]`.
+
+    Returns:
+        The last state, and the outputs with a first axis of time.
+
+    Raises:
+        ValueError: If the number of steps to write out is not known.
+    """
+    if not modes.current().unroll:
+        return ops.scan(step, state, inputs)
+    if inputs.shape[0] is None:
+        raise ValueError(
+            "TensorFlow Lite does not run the loop over time of spiking neurons "
+            "(TensorListReserve does not convert). It is written out step by step "
+            "instead, and so the number of steps must be known, as in "
+            f"keras.Input((125, channels)). Received inputs [time, batch, ...] of "
+            f"shape {tuple(inputs.shape)}."
+        )
+    outputs = []
+    for x in ops.unstack(inputs):
+        state, output = step(state, x)
+        outputs.append(output)
+    return state, tree.map_structure(lambda *steps: ops.stack(steps), *outputs)
 
 
 def _reset_derivatives(u, z, threshold, firing):

@@ -1,5 +1,6 @@
 """Spiking neurons: layers over time that have a state, and no weights of their own."""
 
+import math
 from typing import Any
 
 import keras
@@ -48,6 +49,18 @@ def firing_of(layer, reset, floor, surrogate, reset_gradient):
     return Firing(reset, floor, surrogate, reset_gradient)
 
 
+def _checked_membrane(layer, value):
+    """The membrane before the first step, if no neuron fires of it alone."""
+    if not (
+        is_number(value) and math.isfinite(value) and value < layer.threshold.min()
+    ):
+        raise ValueError(
+            f"`initial_membrane` of {type(layer).__name__} must be a number below the "
+            f"threshold. Received: initial_membrane={value!r}."
+        )
+    return float(value)
+
+
 class Neurons(NeuronConstants, keras.layers.Layer):
     """Base class of the layers of neurons over `[batch, time, ..., channels]`.
 
@@ -63,6 +76,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         floor=None,
         surrogate="fast_sigmoid",
         reset_gradient=False,
+        initial_membrane=0.0,
         stateful=False,
         return_membrane=False,
         return_state=False,
@@ -74,6 +88,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         owner = type(self).__name__
         self._set_constants(dt, **own, **taus)
         self.firing = firing_of(self, reset, floor, surrogate, reset_gradient)
+        self.initial_membrane = _checked_membrane(self, initial_membrane)
         for name, value in {
             "stateful": stateful,
             "return_membrane": return_membrane,
@@ -108,19 +123,23 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         self.states = [
             self.add_weight(
                 shape=shape,
-                initializer="zeros",
+                initializer=keras.initializers.Constant(value),
                 trainable=False,
                 dtype=self.state_dtype,
                 autocast=False,
                 name=name,
             )
-            for name in self._STATES
+            for name, value in self._rest().items()
         ]
+
+    def _rest(self):
+        """{state: its value before the first step}."""
+        return {**dict.fromkeys(self._STATES, 0.0), "membrane": self.initial_membrane}
 
     def reset_state(self):
         """Have a stateful layer begin anew."""
-        for state in self.states or ():
-            state.assign(ops.zeros_like(state.value))
+        for state, value in zip(self.states or (), self._rest().values(), strict=False):
+            state.assign(ops.full_like(state.value, value))
 
     def call(self, inputs, initial_state=None, training=False):
         check_float(type(self).__name__, inputs)
@@ -148,7 +167,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
                 )
             return [ops.convert_to_tensor(state.value) for state in self.states]
         if initial_state is None:
-            return [ops.zeros_like(currents[0]) for _ in self._STATES]
+            return [ops.full_like(currents[0], x) for x in self._rest().values()]
         given = initial_state
         given = list(given) if isinstance(given, (list, tuple)) else [given]
         if len(given) != len(self._STATES):
@@ -192,6 +211,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
             "floor": self.firing.floor,
             "surrogate": surrogates.serialize(self.firing.surrogate),
             "reset_gradient": self.firing.reset_gradient,
+            "initial_membrane": self.initial_membrane,
             "stateful": self.stateful,
             "return_membrane": self.return_membrane,
             "return_state": self.return_state,
@@ -210,7 +230,7 @@ class LIF(Neurons):
         v_t = u_t·(1 − z_t), or u_t − θ·z_t, or u_t; then max(v_t, floor)
 
     The layer has no weights: a `Dense` layer, or `HWADense` on hardware, makes its
-    currents. Its state is local to a call, which begins with v_0 = 0. Membranes are
+    currents. Its state is local to a call, which begins with v_0. Membranes are
     computed in `float32` at least. The backward pass replaces the derivative of z by a
     surrogate. A mask passes through, and neurons run through masked steps.
 
@@ -231,6 +251,8 @@ class LIF(Neurons):
             `"fast_sigmoid"`.
         reset_gradient: Bool. Whether gradients also pass through the z of the reset.
             Defaults to `False`.
+        initial_membrane: Float below θ, v_0. At θ/2 the number of spikes of a neuron
+            that does not leak is rounded, at 0 it is cut off. Defaults to `0.0`.
         tau_levels: List of the time constants, seconds, that the hardware has: each τ
             becomes the nearest of them. Or None for any. Defaults to `None`.
         tau_noise: Float ≥ 0, σ of the leak rates 1/τ relative to the nominal rate; or a

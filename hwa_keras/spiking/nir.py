@@ -13,12 +13,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.layers.products import DenseProduct, product_of
+from hwa_keras.spiking.chain import PASSED, chain_of
 from hwa_keras.spiking.constants import decay
 from hwa_keras.spiking.frontend import Frontend
 from hwa_keras.spiking.neurons import LIF, Neurons, SynapticLIF
@@ -30,14 +31,6 @@ DELTA = 1e-4
 """δ, the step of time with which NIR's readers solve its equations, seconds."""
 
 _READOUTS = (FirstSpike, MembraneReadout, SpikeCount)
-_PASSED = (
-    layers.ActivityRegularization,
-    layers.Dropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.Identity,
-    layers.InputLayer,
-)
 
 
 def export_nir(model, path, allow_approximate=False):
@@ -92,7 +85,7 @@ def export_nir(model, path, allow_approximate=False):
     """
     nir = require_nir()
     check_choice("export_nir", (False, True), allow_approximate=allow_approximate)
-    chain = _chain(model)
+    chain = chain_of("export_nir", model)
     nodes, lost = {}, []
     mode = {}
     if getattr(model, "is_chip", False):
@@ -130,46 +123,12 @@ def require_nir():
     return nir
 
 
-def _chain(model):
-    """The layers of a model in one chain, from inputs to outputs."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`export_nir` takes a built Keras model or a chip. Received: "
-            f"{model!r} of type {type(model).__name__}."
-        )
-    outputs = getattr(model, "outputs", None)
-    if not outputs:
-        raise ValueError(
-            f"The layers of '{model.name}' are not known: export_nir takes a "
-            "Sequential or functional model that begins with keras.Input(shape)."
-        )
-    found: list = []
-    tensors = outputs
-    while tensors:
-        if len(tensors) > 1:
-            raise ValueError(
-                f"export_nir takes one chain of layers. '{model.name}' has a place "
-                f"with {len(tensors)} tensors side by side: "
-                f"{', '.join(t._keras_history.operation.name for t in tensors)}."
-            )
-        layer, node, index = tensors[0]._keras_history
-        if index:
-            raise ValueError(
-                f"What follows '{layer.name}' takes its output {index}, such as its "
-                "membrane. A node of NIR passes on its spikes alone."
-            )
-        own = _chain(layer) if isinstance(layer, keras.Model) else [layer]
-        found = own + found
-        tensors = layer._inbound_nodes[node].input_tensors
-    return found
-
-
 def _node(nir, layer, following, lost):
     """The node of a layer, or None for one that only passes on."""
-    if isinstance(layer, _PASSED):
+    if isinstance(layer, PASSED):
         return None
     if isinstance(layer, _READOUTS):
-        if all(isinstance(x, (*_PASSED, *_READOUTS)) for x in following):
+        if all(isinstance(x, (*PASSED, *_READOUTS)) for x in following):
             lost.append(f"'{layer.name}': the readout is left off")
             return None
     if isinstance(layer, Frontend):
@@ -232,6 +191,8 @@ def _neurons(nir, layer, lost):
         raise ValueError(
             f"NIR has no node here for '{layer.name}' ({type(layer).__name__})."
         )
+    if layer.initial_membrane:
+        lost.append(f"'{layer.name}': begins at rest, not at initial_membrane")
     if layer.stateful:
         lost.append(f"'{layer.name}': begins at rest, not where a batch has ended")
     decays, threshold = _constants(layer)

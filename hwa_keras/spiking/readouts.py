@@ -3,10 +3,16 @@
 import keras
 from keras import ops
 
-from hwa_keras.core.checks import check_choice, check_count
+from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.core.registry import PACKAGE
 
-__all__ = ["FirstSpike", "MembraneReadout", "SpikeCount", "class_counts"]
+__all__ = [
+    "FirstSpike",
+    "MembraneReadout",
+    "RateReadout",
+    "SpikeCount",
+    "class_counts",
+]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -174,6 +180,44 @@ class MembraneReadout(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class RateReadout(keras.layers.Layer):
+    """The mean over time, times a scale: what spikes or currents stand for.
+
+    Args:
+        scale: Float > 0, what one spike in each step stands for. Defaults to `1.0`.
+
+    Call arguments:
+        inputs: Tensor `[batch, time, ...]`.
+
+    Returns:
+        Tensor `[batch, ...]`.
+
+    Raises:
+        ValueError: If `scale` is not positive.
+
+    Example:
+        >>> readout = hwa_keras.spiking.RateReadout(scale=4.0)
+        >>> spikes = np.array([[[0, 1], [1, 0], [0, 0], [0, 1]]], "float32")
+        >>> ops.convert_to_numpy(readout(spikes)).tolist()
+        [[1.0, 2.0]]
+    """
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        check_positive("RateReadout", scale=scale)
+        self.scale = float(scale)
+
+    def call(self, inputs):
+        return self.scale * ops.mean(inputs, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], *input_shape[2:])
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
 
 
 def _check_traces(owner, x):

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras.initializers import Constant
 
 import hwa_keras
 from hwa_keras import layers as hwa
@@ -56,7 +57,69 @@ def test_error_rates_are_shown():
     line = next(line for line in shown.splitlines() if "hwa_dense" in line)
     assert "0.01" in line
     assert f"{100 * 2000 / 2320:.1f} %" in line
-    assert re.search(r"energy of the memory +36\.0 % of reliable", shown)
+    assert re.search(r"memory .* 36\.0 % of reliable .* memory_energy.*Horowitz", shown)
+
+
+def spiking(*stack):
+    lif = hwa_keras.spiking.LIF(tau=20e-3, dt=5e-3, name="lif")
+    readout = hwa_keras.spiking.SpikeCount(name="count")
+    first = layers.Dense(4, kernel_initializer=Constant(0.15), name="first")
+    return sequential((6, 5), first, lif, *stack, readout)
+
+
+def test_neurons_and_readouts_have_no_products():
+    found = counted(spiking(layers.Dense(3)))
+    assert found.uncounted == []
+    assert [row.macs for row in found.layers] == [{32: 120}, {}, {32: 72}, {}]
+
+
+def test_memory_arrays_and_spikes_stand_in_one_table():
+    memristor = hwa_keras.devices.Memristor(g_max=10.0)
+    crossbar = hwa_keras.crossbar.Crossbar(memristor, v_read=0.2, t_read=1e-7)
+    model = spiking(
+        hwa.HWADense(3, hardware=crossbar, name="on_array"),
+        in_sram(2, 0.01, name="in_sram"),
+    )
+    x = np.random.default_rng(0).uniform(0.5, 2.0, (4, 6, 5)).astype("float32")
+    found = hwa_keras.summary(model, verbose=0, data=x, spiking_device="seneca")
+    energy = hwa_keras.spiking_energy(model, x, "seneca")
+    assert found.spiking.joules == energy.joules > 0
+    own = {row.path: row.joules for row in energy.layers}
+    for row in found.layers:
+        assert row.spiking_energy == own.get(row.name)
+    arrays = [row.name for row in found.layers if row.array_energy is not None]
+    assert arrays == ["on_array"]
+    [memory, array, spikes] = found.energies
+    assert "memory_energy" in memory[2] and "% of reliable" in memory[1]
+    assert "array_energy; " in array[2] and "ADCs" in array[2]
+    assert "spiking_energy; seneca: 0 pJ a spike, 2.8 pJ" in spikes[2]
+    shown = str(found)
+    for text in ("spiking energy", "array energy", "Tang et al.", "Horowitz"):
+        assert text in shown
+    told = found.to_dict()
+    assert json.loads(json.dumps(told)) == told
+    assert [each["part"] for each in told["energies"]] == [
+        "memory",
+        "array energy",
+        "spikes",
+    ]
+
+
+def test_spikes_alone_need_no_crossbar():
+    x = np.ones((2, 6, 5), "float32")
+    found = hwa_keras.summary(spiking(), verbose=0, data=x)
+    assert (found.arrays, found.spiking.device.name) == (None, "loihi")
+    with pytest.raises(ValueError, match="data=x, spiking_device=spiking_device"):
+        hwa_keras.summary(spiking(), verbose=0, spiking_device="loihi")
+    with pytest.raises(ValueError, match="no spiking layers"):
+        plain = sequential((5,), layers.Dense(3))
+        hwa_keras.summary(plain, verbose=0, data=x[:, 0], spiking_device="loihi")
+
+
+def test_the_memory_is_the_smallest_that_holds_the_kernels():
+    for units, name in ((1024, "sram_8_kib"), (1025, "sram_32_kib")):
+        model = sequential((4,), layers.Dense(units))  # In 16 bits.
+        assert hwa_keras.memory_energy(model).memory == name
 
 
 def test_without_bit_errors_there_is_no_energy():
