@@ -127,10 +127,6 @@ MADE_OF_SEVERAL = {
 
 # Patterns of the kernels that are found by no computation and no name.
 NAMED = {
-    "hub/GptOss": "*/experts/*_proj",
-    "hub/Mixtral": "*/experts/*_dense",
-    "hub/Qwen3Moe": "*/experts/*_dense",
-    "hub/QwenMoe": "*/experts/*_dense",
     "hub/RWKV7": "*/RWKV_TIME_MIX/[wavg][12]",
 }
 

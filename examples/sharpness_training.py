@@ -1,10 +1,15 @@
-"""What examples/sharpness_cifar10.py trains, and what it measures of it."""
+"""What the sharpness studies train, and what they measure of it."""
 
 import dataclasses
+import functools
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
-from study import fit
+import presets
+import study
+from absl import flags
 
 import hwa_keras
 from hwa_keras import analysis, noise
@@ -19,19 +24,46 @@ MEASURES = {
     "SAMSON∞": {"method": "samson", "rho": 0.5, "norm": "inf"},
 }
 
+GROUPS = {"plain": "without clipping", "clipped": "clipped", "noise": "under noise"}
+OPTIMIZERS = {"SGD": study.sgd, "AdamW": study.adamw}
+
+
+def define_flags(folder):
+    """The flags of a sharpness study; those left out are what the preset says.
+
+    Args:
+        folder: Name of the folder in configs that holds presets and methods.
+
+    Returns:
+        The names of the flags that go before a preset.
+    """
+    root = Path(__file__).parents[1]
+    sizes = ["smoke", "small", "paper"]
+    flags.DEFINE_enum("preset", "smoke", sizes, "How large a run.")
+    flags.DEFINE_string(
+        "config", str(root / "configs" / folder), "Folder of presets and methods."
+    )
+    flags.DEFINE_list("methods", None, "Files of that folder. Default: all of them.")
+    flags.DEFINE_string("out", f"runs/{folder}", "Folder for all that is written.")
+    flags.DEFINE_integer("epochs", None, "Epochs of each training.", 1)
+    flags.DEFINE_integer("seeds", None, "Trainings of each method.", 1)
+    flags.DEFINE_integer("repeats", None, "Chips per level of variation.", 1)
+    return "epochs", "seeds", "repeats"
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: a file of configs/sharpness_cifar10.
+    """How a network is trained: a file beside the presets of a study.
 
     Args:
-        method: `"sam"`, `"asam"`, `"samson"` or None for plain SGD.
+        method: `"sam"`, `"asam"`, `"samson"` or None for the optimizer alone.
         rho: Size of the neighborhood.
         norm: 2 or `"inf"`, for SAMSON.
         clip: Weights are clipped to ± this after each update; None for not.
         noise: Standard deviation of additive noise while training, over the largest
             weight of a layer; None for none.
         alpha: With `noise`: weights are clipped to ± this many standard deviations.
+        optimizer: `"SGD"` or `"AdamW"`.
     """
 
     method: str | None = None
@@ -40,11 +72,16 @@ class Recipe:
     clip: float | None = None
     noise: float | None = None
     alpha: float | None = None
+    optimizer: str = "SGD"
+
+    def __post_init__(self):
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}.")
 
     @property
     def title(self):
         """The name of the method, as in the thesis."""
-        title = "SGD" if self.method is None else self.method.upper()
+        title = self.optimizer if self.method is None else self.method.upper()
         if self.method == "samson":
             title += "₂" if self.norm == 2 else "∞"
         return title + (" + noise" if self.noise else " + clip" if self.clip else "")
@@ -70,16 +107,80 @@ def convnet(input_shape=(32, 32, 3), classes=10):
 
 NETWORKS = {
     "convnet": convnet,
+    "mobilenet_v3_small": hwa_keras.models.mobilenet_v3_small,
+    "mobilenet_v3_small_narrow": functools.partial(
+        hwa_keras.models.mobilenet_v3_small, width=0.35
+    ),
     "vgg13": hwa_keras.models.vgg13,
+    "vit": hwa_keras.models.vit,
+    "vit_of_16_patches": functools.partial(
+        hwa_keras.models.vit, patch_size=8, dim=96, depth=4, heads=4, mlp_dim=192
+    ),
     "wide_resnet_16_4": hwa_keras.models.wide_resnet,
 }
 
 
-def train(recipe, settings, data, seed):
+def read_recipes(folder, names):
+    """The methods of a folder by name, plain SGD or AdamW first."""
+    folder = Path(folder)
+    known = [path.stem for path in folder.glob("*.yaml") if path.stem != "presets"]
+    names = sorted(known) if names is None else names
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"{folder} has no method {', '.join(unknown)}. It has "
+            f"{', '.join(sorted(known))}."
+        )
+    found = {
+        name: presets.read(folder / f"{name}.yaml", None, Recipe, {}) for name in names
+    }
+    order = [*OPTIMIZERS, *MEASURES]
+    return dict(
+        sorted(
+            found.items(),
+            key=lambda item: (
+                list(GROUPS).index(item[1].group),
+                order.index(item[1].title.split(" ")[0]),
+            ),
+        )
+    )
+
+
+def run(recipes, settings, data, build, out, **losses):
+    """Train and measure everything: per method, one dictionary per seed.
+
+    Args:
+        recipes: Dictionary from names to `Recipe`s.
+        settings: The settings of the study.
+        data: A data set with `train` and `test`.
+        build: Function without arguments that makes a new network.
+        out: Folder for the trained networks.
+        **losses: `loss` and `metrics`, where a classifier's will not do.
+    """
+    found = {}
+    for name, recipe in recipes.items():
+        found[name] = []
+        for seed in range(settings.seeds):
+            start = time.monotonic()
+            model = train(recipe, settings, data, build, seed, **losses)
+            trained = time.monotonic()
+            model.save(out / f"{name}_{seed}.keras")
+            found[name].append(measure(model, settings, data, seed))
+            curve = found[name][-1]["robustness"]
+            last = settings.sigmas[-1]
+            study.console.print(
+                f"{recipe.title}, seed {seed}: {curve.estimate(0.0).mean:.4f}, at "
+                f"σ_c = {last:g} {curve.estimate(last).mean:.4f} (trained in "
+                f"{trained - start:.0f} s, measured in "
+                f"{time.monotonic() - trained:.0f} s)"
+            )
+    return found
+
+
+def train(recipe, settings, data, build, seed, **losses):
     """A network trained by a recipe, from scratch, compiled for evaluation."""
     keras.utils.set_random_seed(seed)
-    network = NETWORKS[settings.network]
-    model = network(data.train[0].shape[1:], classes=data.num_classes)
+    model = build()
     callbacks = []
     if recipe.noise:
         drawn = noise.AdditiveGaussian(recipe.noise)
@@ -91,25 +192,25 @@ def train(recipe, settings, data, seed):
         SharpnessAwareModel.wrap(
             model, method=recipe.method, rho=recipe.rho, norm=recipe.norm
         )
-    fit(model, data, settings, callbacks, seed)
+    optimizer = OPTIMIZERS[recipe.optimizer]
+    study.fit(model, data, settings, callbacks, seed, optimizer, **losses)
     if recipe.noise or recipe.method:
         hwa_keras.to_digital(model)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=["accuracy"])
+    model.compile("sgd", **(losses or study.of_classifier()))
     return model
 
 
 def measure(model, settings, data, seed):
-    """Curves of a trained network, and its sharpness.
+    """What the settings ask for of a trained network.
 
     Returns:
         A dictionary of `Curve`s and, under "sharpness", of numbers by measure.
     """
     x, y = data.train
-    shuffled = np.random.default_rng(seed).permutation(len(x))
+    shuffled = np.random.default_rng(seed).permutation(len(y))
     calibration = shuffled[: settings.calibration_images]
     seen = shuffled[: settings.sharpness_images]
-    return {
+    found = {
         "robustness": analysis.robustness_curve(
             model,
             data.test,
@@ -118,13 +219,17 @@ def measure(model, settings, data, seed):
             calibration=x[calibration] if len(calibration) else None,
             seed=seed * 1000,
             verbose=0,
-        ),
-        "quantization": analysis.quantization_curve(
+        )
+    }
+    if settings.bits:
+        found["quantization"] = analysis.quantization_curve(
             model, data.test, settings.bits, verbose=0
-        ),
-        "shift": analysis.shift_curve(model, data.test, verbose=0),
-        "sharpness": {
+        )
+    if settings.shifts:
+        found["shift"] = analysis.shift_curve(model, data.test, verbose=0)
+    if settings.sharpness_images:
+        found["sharpness"] = {
             name: analysis.m_sharpness(model, (x[seen], y[seen]), **arguments).mean
             for name, arguments in MEASURES.items()
-        },
-    }
+        }
+    return found

@@ -52,9 +52,23 @@ def sgd(settings, largest, steps):
     )
 
 
+def adamw(settings, largest, steps):
+    """AdamW over a whole training: a tenth of it to warm up, then a cosine."""
+    warm = max(1, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, max(1, steps - warm), warmup_target=largest, warmup_steps=warm
+    )
+    optimizer = keras.optimizers.AdamW(rate, settings.weight_decay, global_clipnorm=1.0)
+    # Neither norms nor biases nor what is learned of positions.
+    optimizer.exclude_from_weight_decay(
+        var_names=["bias", "gamma", "beta", "positions", "token", "embeddings"]
+    )
+    return optimizer
+
+
 def batches(x, y, settings, seed):
     """Shuffled batches, shifted by up to 4 pixels and mirrored at random if asked."""
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y), seed=seed)
     dataset = dataset.batch(settings.batch_size, drop_remainder=True)
     if settings.augment:
         augment = keras.Sequential(
@@ -85,17 +99,31 @@ def check(settings, **known):
         raise ValueError("`batch_size` must not be above `train_images`.")
 
 
-def fit(model, data, settings, callbacks, seed):
-    """Compile a classifier that ends in logits, and train it with SGD.
+def of_classifier():
+    """What a classifier that ends in logits is compiled with."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return {"loss": loss, "metrics": ["accuracy"]}
+
+
+def fit(model, data, settings, callbacks, seed, optimizer=sgd, **losses):
+    """Compile a network, and train it.
+
+    Args:
+        model: A built Keras model.
+        data: A data set with `train`.
+        settings: The settings of a runner.
+        callbacks: List of Keras callbacks.
+        seed: Integer, of the order of the batches.
+        optimizer: `sgd` or `adamw`.
+        **losses: `loss` and `metrics`, where those of `of_classifier` will not do.
 
     Returns:
         The history of the fit.
     """
     x, y = data.train
-    steps = len(x) // settings.batch_size * settings.epochs
-    optimizer = sgd(settings, settings.learning_rate, steps)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    steps = len(y) // settings.batch_size * settings.epochs
+    chosen = optimizer(settings, settings.learning_rate, steps)
+    model.compile(chosen, **(losses or of_classifier()))
     return model.fit(
         batches(x, y, settings, seed),
         epochs=settings.epochs,

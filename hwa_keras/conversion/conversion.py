@@ -36,8 +36,9 @@ def to_hwa(
 
     The model stays what it is: its class, its `call`, `train_step`, losses, outputs,
     methods and variables. Every layer that multiplies its inputs with a kernel (dense,
-    convolution, einsum, attention and recurrent layers, at any depth) does so on the
-    hardware described; biases, embeddings and normalization stay digital. It trains
+    convolution, einsum, attention and recurrent layers, keras-hub's experts, heads with
+    weights of their own, at any depth) does so on the hardware described; biases,
+    embeddings and normalization stay digital. It trains
     with `fit`, and `to_digital` undoes the conversion. With nothing asked for, outputs
     are equal to the bit.
 
@@ -60,8 +61,10 @@ def to_hwa(
         verbose: 0 or 1. With 1, print what was converted, what stayed digital, and
             why. Defaults to `1`.
         hardware: A `Hardware`, in place of `kernel_quantizer` and `kernel_noise`.
-        kernels: What else is a kernel, in layers of one's own: a pattern of paths of
-            weights, a list of such, or a function from a variable to a bool.
+        kernels: What else is a kernel: `keras.layers.ReversibleEmbedding` for heads
+            that are tied to embeddings; in layers of one's own, a layer class, a
+            pattern of paths of weights, a list of such, or a function from a variable
+            to a bool.
 
     Returns:
         The model itself.

@@ -15,6 +15,7 @@ from keras.src.utils.tracking import Tracker
 
 __all__ = [
     "KerasSaveable",
+    "ReversibleEmbedding",
     "Tracker",
     "attributes",
     "become",
@@ -25,6 +26,14 @@ __all__ = [
     "serialized_as",
     "unlocked",
 ]
+
+
+if hasattr(keras.layers, "ReversibleEmbedding"):
+    ReversibleEmbedding = keras.layers.ReversibleEmbedding
+else:
+
+    class ReversibleEmbedding(keras.layers.Embedding):  # type: ignore[no-redef]
+        """Stands, in Keras before 3.13, for the layer that is not there yet."""
 
 
 # Where Keras and TensorFlow list what is an attribute already.

@@ -8,13 +8,14 @@ from typing import Any
 import keras
 
 from hwa_keras.core.hardware_kernel import HardwareKernel, variable_at
-from hwa_keras.core.keras_private import attributes
+from hwa_keras.core.keras_private import ReversibleEmbedding, attributes
 from hwa_keras.core.views import MatrixView
 
 __all__ = [
     "Kernel",
     "check_selector",
     "describes_kernels",
+    "describes_on_request",
     "distinct",
     "find_kernels",
     "hardware_kernels",
@@ -22,9 +23,11 @@ __all__ = [
     "matches",
     "own_kernels",
     "share_text",
+    "view_of",
 ]
 
 _describers: list[Callable] = []
+_on_request: list[Callable] = []
 
 
 def describes_kernels(function):
@@ -34,6 +37,12 @@ def describes_kernels(function):
     its kernels, or None for a layer that it does not know.
     """
     _describers.append(function)
+    return function
+
+
+def describes_on_request(function):
+    """Decorator, as `describes_kernels`: of weights that are kernels if asked for."""
+    _on_request.append(function)
     return function
 
 
@@ -92,22 +101,27 @@ def find_kernels(model, kernels=None):
     """Find the kernels of a model, and the layers that have weights but no kernel.
 
     Kernels are found by what a layer computes: the products of Keras's dense, einsum,
-    convolution and recurrent layers. In a layer that is not known, a weight of at least
-    two dimensions whose name ends in "kernel" is one.
+    convolution and recurrent layers, of heads with weights of their own and of
+    keras-hub's experts. In a layer that is not known, a weight of at least two
+    dimensions whose name ends in "kernel" is one.
 
     Args:
         model: A built Keras model or layer.
         kernels: What else is a kernel: a pattern of paths, in which `*` and `?` are
-            wildcards, a list of such, or a function from a variable to a bool.
+            wildcards; a layer class, of which all matrices are meant, and of
+            `keras.layers.ReversibleEmbedding` the tied head; a list of patterns and
+            classes; or a function from a variable to a bool.
 
     Returns:
-        A pair: a list of `Kernel`s in the order of the model's layers, each variable
-        once, and a list of pairs (layer path, layer) of the layers whose weights are no
-        kernels.
+        A pair: a list of `Kernel`s in the order of the model's layers, heads that share
+        a layer with an embedding last, each variable once; and a list of pairs (layer
+        path, layer) of the layers whose weights are no kernels.
     """
     found, without = [], []
-    _walk(model, (model,), "", _matcher(kernels), found, without, seen=set())
-    return found, without
+    _walk(model, (model,), "", _Matcher(kernels), found, without, seen=set())
+    # What such a layer multiplies with is used at the end, where the layer comes first.
+    last = sorted(found, key=lambda k: isinstance(k.owner, ReversibleEmbedding))
+    return last, without
 
 
 def kernels_of(model, kernels=None):
@@ -127,7 +141,7 @@ def hardware_kernels(model):
     return [k.hardware for k in find_kernels(model)[0] if k.hardware is not None]
 
 
-def _walk(layer, layers, path, is_kernel, found, without, seen):
+def _walk(layer, layers, path, matcher, found, without, seen):
     if id(layer) in seen:
         return
     seen.add(id(layer))
@@ -140,7 +154,11 @@ def _walk(layer, layers, path, is_kernel, found, without, seen):
     hardware = getattr(layer, "hardware_kernels", ())
     inherited |= {id(w) for kernel in hardware for w in kernel.weights}
     own = [w for w in layer.weights if id(w) not in inherited]
-    views = own_kernels(layer, own, lambda w: is_kernel(f"{path}{w.name}", w))
+
+    def is_kernel(variable):
+        return matcher.means(f"{path}{variable.name}", variable)
+
+    views = own_kernels(layer, own, is_kernel, matcher.means_all_of(layer))
     for keys, view in views.items():
         variable = variable_at(layer, keys)
         if id(variable) not in seen:
@@ -151,26 +169,48 @@ def _walk(layer, layers, path, is_kernel, found, without, seen):
         without.append((path.rstrip("/"), layer))
     for child in children:
         inner = f"{path}{child.name}/"
-        _walk(child, (*layers, child), inner, is_kernel, found, without, seen)
+        _walk(child, (*layers, child), inner, matcher, found, without, seen)
 
 
-def own_kernels(layer, own, is_kernel):
-    """{keys: view} of the kernels among a layer's own weights."""
+def own_kernels(layer, own, is_kernel, whole=False):
+    """{keys: view} of the kernels among a layer's own weights.
+
+    Args:
+        layer: A built Keras layer.
+        own: List of its weights, without those of layers inside it.
+        is_kernel: Function from a variable to whether it was asked for.
+        whole: Bool, whether all matrices of the layer were asked for: those that are
+            kernels on request, or all of a layer that is not known.
+    """
     hardware = getattr(layer, "hardware_kernels", ())
     if hardware:
         return {kernel.keys: kernel.view for kernel in hardware}
-    known = next((v for f in _describers if (v := f(layer)) is not None), None)
+    known, requested = _described(_describers, layer), _described(_on_request, layer)
     views = dict(known or {})
     described = {id(variable_at(layer, keys)) for keys in views}
     for variable in own:
         if id(variable) in described or len(variable.shape) < 2:
             continue
+        keys = _keys_of(layer, variable)
+        unknown = known is None and requested is None
         named = known is None and variable.name.endswith("kernel")
-        if named or is_kernel(variable):
-            keys = _keys_of(layer, variable)
-            if keys is not None:
-                views[keys] = MatrixView(tuple(variable.shape), (-1,))
+        whole_means = whole and (unknown or keys in (requested or ()))
+        if keys is not None and (named or whole_means or is_kernel(variable)):
+            views[keys] = view_of(layer, keys)
     return views
+
+
+def view_of(layer, keys):
+    """The `MatrixView` of a weight: as its layer computes, else with the last axis."""
+    for describers in (_describers, _on_request):
+        view = (_described(describers, layer) or {}).get(keys)
+        if view is not None:
+            return view
+    return MatrixView(tuple(variable_at(layer, keys).shape), (-1,))
+
+
+def _described(describers, layer):
+    return next((v for f in describers if (v := f(layer)) is not None), None)
 
 
 def _keys_of(layer, variable):
@@ -201,25 +241,41 @@ def _reason(layer, variable):
     return ""
 
 
-def _matcher(kernels):
-    """A function from a path and a variable to True, or to None for no opinion."""
-    if kernels is None:
-        return lambda path, variable: None
-    if callable(kernels):
-        return lambda path, variable: bool(kernels(variable)) or None
-    patterns = [kernels] if isinstance(kernels, str) else list(kernels)
-    if not all(isinstance(pattern, str) for pattern in patterns):
-        raise TypeError(
-            "`kernels` must be a pattern of paths, such as '*/experts/w', a list of "
-            f"such, or a function from a variable to a bool. Received: {kernels!r}."
-        )
-    return lambda path, variable: (
-        any(
+class _Matcher:
+    """What else of a model is a kernel, by the argument `kernels`."""
+
+    def __init__(self, kernels):
+        self._function = None
+        given = list(kernels) if isinstance(kernels, (list, tuple)) else [kernels]
+        self._classes = tuple(g for g in given if _is_layer_class(g))
+        self._patterns = [g for g in given if isinstance(g, str)]
+        known = len(self._classes) + len(self._patterns)
+        if kernels is None or known == len(given):
+            return
+        if not callable(kernels) or isinstance(kernels, type):
+            raise TypeError(
+                "`kernels` must be a pattern of paths, such as '*/experts/w', a layer "
+                "class, a list of such, or a function from a variable to a bool. "
+                f"Received: {kernels!r}."
+            )
+        self._function = kernels
+
+    def means(self, path, variable):
+        """Whether a variable is meant by a pattern or a function."""
+        if self._function is not None:
+            return bool(self._function(variable))
+        return any(
             fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(variable.path, p)
-            for p in patterns
+            for p in self._patterns
         )
-        or None
-    )
+
+    def means_all_of(self, layer):
+        """Whether the class of a layer is meant."""
+        return isinstance(layer, self._classes)
+
+
+def _is_layer_class(given):
+    return isinstance(given, type) and issubclass(given, keras.Layer)
 
 
 def matches(selector, kernel):

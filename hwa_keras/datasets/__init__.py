@@ -8,7 +8,17 @@ seed and the epoch, so that a resumed run sees what an uninterrupted one sees.
 from hwa_keras.datasets.augmentation import pad_crop_flip
 from hwa_keras.datasets.batches import Batches
 from hwa_keras.datasets.loading import Dataset, load
+from hwa_keras.datasets.restoration import Restoration, restoration
 from hwa_keras.datasets.text import Text
 from hwa_keras.datasets.windows import Windows
 
-__all__ = ["Batches", "Dataset", "Text", "Windows", "load", "pad_crop_flip"]
+__all__ = [
+    "Batches",
+    "Dataset",
+    "Restoration",
+    "Text",
+    "Windows",
+    "load",
+    "pad_crop_flip",
+    "restoration",
+]

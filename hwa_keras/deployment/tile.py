@@ -228,6 +228,11 @@ class Tile(keras.layers.Layer):
         dtype = hardware.variable._dtype
         return ops.cast(hardware.view.from_matrix(matrix), dtype)
 
+    def written(self):
+        """The kernel that was aimed at, as a digital copy of it would hold it."""
+        with full_precision():
+            return self._to_kernel(self.targets.value)
+
     def program(self, seed):
         """Write the targets to the devices, with a seed of their own."""
         self.seed.assign(seed)

@@ -17,6 +17,7 @@ from hwa_keras.layers.feedforward import (
     HWASeparableConv1D,
     HWASeparableConv2D,
 )
+from hwa_keras.layers.head import HWAReversibleEmbedding
 from hwa_keras.layers.recurrent import (
     HWAGRU,
     HWALSTM,
@@ -45,6 +46,7 @@ __all__ = [
     "HWALSTMCell",
     "HWAMultiHeadAttention",
     "HWARNN",
+    "HWAReversibleEmbedding",
     "HWASeparableConv1D",
     "HWASeparableConv2D",
     "HWASimpleRNN",

@@ -23,9 +23,9 @@ def multiply(kernel, product, layer, x, training, bias=None):
     Returns:
         The product, without a digital bias.
     """
-    w = ops.cast(kernel.value(training), layer.compute_dtype)
+    w = ops.cast(kernel.value(training), product.dtype(layer))
     if bias is not None:
-        bias = ops.cast(bias, layer.compute_dtype)
+        bias = ops.cast(bias, product.dtype(layer))
     elif not kernel.has_circuits:
         return _corrected(kernel, product, layer, x, product.apply(layer, x, w))
     is_recorded = modes.current().recorder is not None

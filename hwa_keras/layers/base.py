@@ -8,12 +8,11 @@ from hwa_keras import constraints
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.core import modes
 from hwa_keras.core.checkpoint import SavesSeeds
-from hwa_keras.core.hardware_kernel import HardwareKernel, variable_at
+from hwa_keras.core.hardware_kernel import HardwareKernel
 from hwa_keras.core.keras_private import become, call_training, unlocked
-from hwa_keras.core.kernels import own_kernels
+from hwa_keras.core.kernels import own_kernels, view_of
 from hwa_keras.core.registry import Family
 from hwa_keras.core.substitution import substitute
-from hwa_keras.core.views import MatrixView
 from hwa_keras.crossbar.tiling import Tiling
 
 __all__ = [
@@ -121,8 +120,7 @@ class HardwareLayer(SavesSeeds):
     def _kernel_views(self):
         """{keys: `MatrixView`} of the kernels of the layer itself."""
         if self.kernel_keys is not None:
-            shapes = {k: tuple(variable_at(self, k).shape) for k in self.kernel_keys}
-            return {keys: MatrixView(shape) for keys, shape in shapes.items()}
+            return {keys: view_of(self, keys) for keys in self.kernel_keys}
         children = self._flatten_layers(include_self=False)
         inherited = {id(w) for child in children for w in child.weights}
         own = [w for w in self.weights if id(w) not in inherited]

@@ -6,8 +6,13 @@ import keras
 from keras import layers
 
 from hwa_keras.circuits.hardware import Hardware
-from hwa_keras.core.keras_private import become, call_training, serialized_as
-from hwa_keras.core.kernels import describes_kernels
+from hwa_keras.core.keras_private import (
+    ReversibleEmbedding,
+    become,
+    call_training,
+    serialized_as,
+)
+from hwa_keras.core.kernels import describes_kernels, describes_on_request
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.views import MatrixView
 from hwa_keras.layers import feedforward, recurrent
@@ -17,6 +22,7 @@ from hwa_keras.layers.base import (
     drawn_once,
     put_layer_on,
 )
+from hwa_keras.layers.head import HWAReversibleEmbedding, head_of
 from hwa_keras.layers.products import product_of
 
 __all__ = [
@@ -34,6 +40,7 @@ _PRODUCTS = {
     if isinstance(cls, type) and issubclass(cls, feedforward.ProductLayer)
     if cls is not feedforward.ProductLayer
 }
+_PRODUCTS[ReversibleEmbedding] = HWAReversibleEmbedding
 _CELLS = {
     layers.LSTMCell: recurrent.HWALSTMCell,
     layers.GRUCell: recurrent.HWAGRUCell,
@@ -77,7 +84,19 @@ def _kernels_by_computation(layer):
             for name in ("kernel", "recurrent_kernel")
             if hasattr(layer, name)
         }
-    return None
+    head = head_of(layer)
+    if head is None:
+        return None
+    return {} if layer.tie_weights else {(head.attribute,): head.view(layer)}
+
+
+@describes_on_request
+def _tied_heads(layer):
+    """{keys: `MatrixView`} of the table of embeddings that a head is tied to."""
+    head = head_of(layer)
+    if head is None:
+        return None
+    return {(head.attribute,): head.view(layer)} if layer.tie_weights else {}
 
 
 def convert_layer(layer, hardware, noise_seed=None, kernel_keys=None):

@@ -68,6 +68,10 @@ class Product:
         """The `MatrixView` of the kernel of a built layer."""
         return MatrixView(self._kernel_shape(layer), self.columns)
 
+    def dtype(self, layer):
+        """The dtype in which a layer multiplies."""
+        return layer.compute_dtype
+
     def groups(self, layer):
         """Number of blocks of columns that see different inputs (1 for most)."""
         return 1
