@@ -37,6 +37,12 @@ NIR = [
     "nir>=1.0.8",  # spiking networks for other simulators; the release that was tried
     "h5py",  # what its files are written with
 ]
+SEARCH = [
+    "pymoo>=0.6.2",  # NSGA-II; the release that was tried
+]
+CLUSTER = [
+    "distributed",  # evaluates the candidates of a search on several machines
+]
 LARQ = [
     # Pins numpy < 2: not part of `dev`, and not for Python 3.13, where NumPy 1 has no
     # wheels. 0.14 is the release whose quantizers were seen to work in these layers.
@@ -74,7 +80,9 @@ setup(
         "larq": LARQ,
         "jax": JAX,
         "nir": NIR,
-        "dev": DEV + EXAMPLES + NLP + JAX + NIR,
+        "search": SEARCH,
+        "cluster": CLUSTER,
+        "dev": DEV + EXAMPLES + NLP + JAX + NIR + SEARCH + CLUSTER,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

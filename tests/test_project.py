@@ -39,8 +39,9 @@ def tracked_files():
 
 def test_extras(metadata):
     extras = metadata["extras_require"]
-    assert set(extras) == {"examples", "nlp", "larq", "jax", "nir", "dev"}
-    for name in ("examples", "nlp", "jax", "nir"):
+    in_dev = {"examples", "nlp", "jax", "nir", "search", "cluster"}
+    assert set(extras) == {*in_dev, "larq", "dev"}
+    for name in in_dev:
         assert set(extras[name]) <= set(extras["dev"])
     # Larq pins NumPy 1, so that one environment cannot hold it and a recent JAX.
     assert not [package for package in extras["dev"] if package.startswith("larq")]
