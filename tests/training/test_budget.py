@@ -13,11 +13,13 @@ def fitted(budget, batches=10, epochs=1):
     model.compile("sgd", "mse")
     x = np.zeros((batches, 2), "float32")
     rates = []
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: rates.append(
-            float(model.optimizer.learning_rate)
-        )
-    )
+
+    def note(batch, logs):
+        if hasattr(model, "jax_state_sync"):
+            model.jax_state_sync()
+        rates.append(float(model.optimizer.learning_rate))
+
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=note)
     history = model.fit(
         x, x[:, :1], batch_size=1, epochs=epochs, verbose=0, callbacks=[budget, watch]
     )

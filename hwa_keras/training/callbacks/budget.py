@@ -80,7 +80,10 @@ class Budget(keras.callbacks.Callback):
         self._epoch = self.step, time.monotonic()
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.model.optimizer.learning_rate = self.learning_rate()
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        self._rate = self.learning_rate()
+        self.model.optimizer.learning_rate = self._rate
 
     def on_train_batch_end(self, batch, logs=None):
         # The first step compiles, which is no training.
@@ -94,4 +97,4 @@ class Budget(keras.callbacks.Callback):
         if logs is not None:
             elapsed = time.monotonic() - start
             logs["per_second"] = (self.step - step) * self.per_step / elapsed
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+            logs["learning_rate"] = self._rate
