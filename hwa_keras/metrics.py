@@ -120,5 +120,5 @@ class Perplexity(keras.metrics.MeanMetricWrapper):
 
 def _cross_entropy(y_true, y_pred, from_logits, dtype):
     return keras.losses.sparse_categorical_crossentropy(
-        y_true, ops.cast(y_pred, dtype), from_logits=from_logits
+        ops.convert_to_tensor(y_true), ops.cast(y_pred, dtype), from_logits=from_logits
     )

@@ -66,12 +66,12 @@ def fold_batchnorm(model, verbose=1):
         ...     keras.Input((8, 8, 3)),
         ...     keras.layers.Conv2D(4, 3, use_bias=False, name="conv"),
         ...     keras.layers.BatchNormalization(),
-        ...     keras.layers.ReLU(),
+        ...     keras.layers.ReLU(name="relu"),
         ...     keras.layers.BatchNormalization(name="second"),
         ... ])
         >>> folded = hwa_keras.fold_batchnorm(model, verbose=0)
         >>> folded.unfolded
-        [('second', "follows ReLU 're_lu'")]
+        [('second', "follows ReLU 'relu'")]
         >>> folded.get_layer("conv").use_bias
         True
 
