@@ -26,7 +26,7 @@ from language_texts import load_model, windows_of
 from rich.console import Console
 from rich.table import Table
 
-from hwa_keras import recipes, to_digital
+from hwa_keras import hardware_kernels, recipes, to_digital
 from hwa_keras.core.files import write_text
 
 PRESETS = Path(__file__).parents[1] / "configs" / "language_model.yaml"
@@ -85,7 +85,8 @@ def tuned(settings, name, folder):
     history = recipes.tune_language_model(
         model, recipes.tokens_of(model, text), recipe, folder / name
     )
-    to_digital(model)
+    if hardware_kernels(model):
+        to_digital(model)
     model.save_weights(path)
     told = {**history.history, "seconds": time.monotonic() - begin}
     write_text(folder / f"{name}.json", json.dumps(told, indent=1))

@@ -1,5 +1,6 @@
 """Pretrained language models and windows of text: what the studies start from."""
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,8 +92,11 @@ def _load_weights(model, path, weights):
     if not Path(weights).is_file():
         raise ValueError(f"There is no file {weights}.")
     try:
-        model.load_weights(weights)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            # Keras warns of what a file lacks, and goes on.
+            warnings.filterwarnings("error", "Skipping nested container")
+            model.load_weights(weights)
+    except (ValueError, UserWarning) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ValueError(
             f"{weights} holds the weights of another model than {path}, or of one of "
