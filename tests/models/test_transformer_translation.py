@@ -10,6 +10,8 @@ from keras import ops
 import hwa_keras
 from hwa_keras.models import transformer_translation
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 12, "dropout": 0.0}
 SOURCE = np.array([[3, 4, 5, 6, 0, 0]], "int32")
 TARGET = np.array([[1, 7, 8, 9, 0]], "int32")

@@ -71,6 +71,8 @@ def test_without_hardware_it_is_plain_tuning():
     assert not hardware_kernels(model)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", ["lora", "vectors"])
 def test_few_weights_can_be_tuned(tune):
     model = causal_lm()
@@ -101,6 +103,7 @@ def test_a_teacher_keeps_a_model_where_it_was():
     assert moved(kept) < 0.2 * moved(away)
 
 
+@pytest.mark.slow
 def test_a_tuning_that_was_cut_short_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("hwa_keras.recipes.language_model._MINUTES", 0.0)
     recipe = LanguageModelRecipe(**SMALL)
@@ -127,6 +130,7 @@ def test_a_tuning_that_was_cut_short_goes_on(tmp_path, monkeypatch):
     assert len(list((tmp_path / "cut").glob("*.h5"))) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_tuning_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("hwa_keras.recipes.language_model._MINUTES", 0.0)
     short = {**SMALL, "steps": 10, "hardware": None}

@@ -22,6 +22,8 @@ from hwa_keras.search import (
 )
 from hwa_keras.search.masked_arrays import NoisyArrays
 
+pytestmark = pytest.mark.slow
+
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 DEVICE = Memristor(sigma=0.5, g_min=0.5, g_max=30.0, g_u=15.0)
 

@@ -29,6 +29,8 @@ from tests.search.small_space import (
     Zdt1,
 )
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"population": 12, "generations": 6, "verbose": 0}
 
 

@@ -6,6 +6,8 @@ import pytest
 from hwa_keras.search import DesignSpace, Objective, Predictor, search
 from tests.search.small_space import Model, SmallSpace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def fitted():

@@ -10,6 +10,8 @@ import hwa_keras
 from hwa_keras import search
 from hwa_keras.search import Candidate, Objectives
 
+pytestmark = pytest.mark.slow
+
 BATCH = np.random.default_rng(0).normal(size=(24, 6)).astype("float32")
 LABELS = np.arange(24) % 3
 
