@@ -1,7 +1,13 @@
-"""Fixtures that the tests share."""
+"""Fixtures that the tests share, and how TensorFlow computes for them."""
+
+import os
 
 import numpy as np
 import pytest
+
+# TensorFlow takes oneDNN on some processors only. Without it, its transposed
+# convolutions on a CPU have no dilation, in plain Keras either.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _STARTS: dict = {}
 
