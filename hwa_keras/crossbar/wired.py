@@ -110,16 +110,16 @@ class Wired(ConductanceDevice):
         return self.device.programming_std(g)
 
     def written(self, g, z):
-        held = self.device.written(g, z)
+        return self.device.written(g, z)
+
+    def attenuation(self, g, held):
         if self.ir_drop == "exact":
-            return self.effective(held)
+            return ops.divide_no_nan(self.effective(held), held)
         self._check_closed_form(g)
         # The currents of many devices are those of their means, nearly. With them
         # nothing but the targets is read twice.
         empty, _ = self.device.moments(ops.convert_to_tensor(self.g_min, g.dtype))
-        mean = ops.maximum(g, empty)
-        r_row, r_column = self.wire
-        return held / (1.0 + wires.drop(mean, r_row, r_column, _DEGREE))
+        return 1.0 / (1.0 + wires.drop(ops.maximum(g, empty), *self.wire, _DEGREE))
 
     def write(self, g, seed):
         return self.device.write(g, seed)

@@ -12,7 +12,6 @@ It is linear in v: the crossbar computes with one matrix G_eff in place of G, wh
 the inputs. Conductances are in µS, resistances in Ω, m rows and n columns.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -88,12 +87,8 @@ def drop(g, r_row, r_column, degree=None):
     to_column = ops.cast(r_column * _SIEMENS * along_column @ down, g.dtype)
     rows = ops.matmul(g, to_row)
     columns = ops.matmul(ops.transpose(to_column), g)
-    # Written out, for XLA to have all in one loop with what it is needed for.
-    across, down = (ops.convert_to_tensor(p.T, g.dtype) for p in (across, down))
-    terms = [rows[..., k : k + 1] * across[k] for k in range(across.shape[0])]
-    for k in range(down.shape[0]):
-        terms.append(columns[..., k : k + 1, :] * down[k, :, None])
-    return functools.reduce(ops.add, terms)
+    across, down = (ops.cast(p, g.dtype) for p in (across, down))
+    return ops.matmul(rows, ops.transpose(across)) + ops.matmul(down, columns)
 
 
 def _polynomials(size, degree):

@@ -119,31 +119,47 @@ class ConductanceDevice(Device):
     def read(self, state, t, z=None):
         return self.to_weights(self.conductances(state, t, z), state["largest"])
 
+    def attenuation(self, g, held):
+        """What is left, in training, of the voltage at the devices of an array.
+
+        Args:
+            g: Tensor of target conductances `[..., rows, columns]`, µS.
+            held: Tensor of the same shape, the conductances that were written, µS.
+
+        Returns:
+            A tensor of that shape, from 0 to 1, or 1: here nothing is lost.
+        """
+        return 1.0
+
     def perturb(self, weights, seed, scale=1.0):
         if self.mapping == _ONE_PAIR:
             written = self._perturbed_pairs(weights, seed)
         else:
             g, largest = self.targets(weights)
-            z = random.normal(ops.shape(g), seed)
-            written = self.to_weights(self.written(g, z), largest)
+            held = self.written(g, random.normal(ops.shape(g), seed))
+            written = self.to_weights(held * self.attenuation(g, held), largest)
         return weights + scale * (written - weights)
 
     def _perturbed_pairs(self, weights, seed):
-        """The same of one pair, its devices apart: one draw of bits does for both."""
+        """The same of one pair, one of them empty: one draw of bits does for both."""
         largest, is_written = self.weight_range(weights)
         unit = self.g_u - self.g_min
-        held = [
-            self.written(
-                self.g_min + ops.maximum(sign * weights, 0.0) * (unit / largest),
-                ops.cast(z, weights.dtype),
-            )
-            for sign, z in zip(
-                (1.0, -1.0),
-                random.normal(ops.shape(weights), seed, pair=True),
-                strict=True,
-            )
-        ]
-        return (held[0] - held[1]) * (largest * is_written / unit)
+        low = ops.convert_to_tensor(self.g_min, weights.dtype)
+        g = low + ops.abs(weights) * (unit / largest)
+        z, z_empty = (
+            ops.cast(z, weights.dtype)
+            for z in random.normal(ops.shape(weights), seed, pair=True)
+        )
+        own, empty = self.written(g, z), self.written(low, z_empty)
+        is_first = weights >= 0  # In which array of the pair the weight is.
+        first, second = (
+            self.attenuation(ops.where(there, g, low), ops.where(there, own, empty))
+            for there in (is_first, ops.logical_not(is_first))
+        )
+        own = own * ops.where(is_first, first, second)
+        empty = empty * ops.where(is_first, second, first)
+        held = ops.where(is_first, own - empty, empty - own)
+        return held * (largest * is_written / unit)
 
     def moments(self, g):
         """Mean and variance, right after programming, of conductances written as `g`.
