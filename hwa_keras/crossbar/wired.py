@@ -119,7 +119,9 @@ class Wired(ConductanceDevice):
         # The currents of many devices are those of their means, nearly. With them
         # nothing but the targets is read twice.
         empty, _ = self.device.moments(ops.convert_to_tensor(self.g_min, g.dtype))
-        return 1.0 / (1.0 + wires.drop(ops.maximum(g, empty), *self.wire, _DEGREE))
+        r_row, r_column = self.wire
+        g = ops.maximum(g, empty)
+        return 1.0 / (1.0 + wires.drop(g, r_row, r_column, _DEGREE))
 
     def write(self, g, seed):
         return self.device.write(g, seed)

@@ -34,17 +34,16 @@ class LanguageModelRecipe:
     """How a language model is tuned under the noise of a chip.
 
     Every step reads all kernels as a chip would hold them, at an age of its own between
-    a second and a year, after compensation; weights are clipped column by column, so
-    that they fill the conductance range; and the gradient passes straight through.
+    a second and a year, after compensation, and the gradient passes straight through.
 
     Args:
         hardware: A `Hardware` with the noise of training, or None for plain tuning: a
             control. Defaults to `DriftNoise` of PCM with a range per column and gains
             per column.
         clip: Float > 0, the largest weight of a column in its standard deviations, or
-            None. Defaults to `2.5`.
+            None: pretrained models have outliers that carry them. Defaults to `None`.
         ramp: Integer ≥ 0, steps over which the noise grows to its strength. Defaults to
-            `40`.
+            `0`.
         learning_rate: Float > 0, the peak; see `training.Budget`. Defaults to `1e-4`.
         steps: Integer, the most updates. Defaults to `600`.
         minutes: Float, the most time without compilation, or None. Defaults to `None`.

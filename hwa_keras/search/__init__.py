@@ -1,7 +1,5 @@
 """Search: designs that trade accuracy against what the hardware takes."""
 
-from hwa_keras.search import spaces
-from hwa_keras.search.architecture import ArchitectureSpace, Stage
 from hwa_keras.search.comparison import Comparison, compare
 from hwa_keras.search.crossbar_objectives import CrossbarAccuracyPower
 from hwa_keras.search.design_space import Candidate, DesignSpace
@@ -21,7 +19,9 @@ from hwa_keras.search.subnet_objectives import (
     SpikingObjective,
     SubnetObjective,
 )
-from hwa_keras.search.supernet import Supernet
+from hwa_keras.search.supernets import spaces
+from hwa_keras.search.supernets.architecture import ArchitectureSpace, Stage
+from hwa_keras.search.supernets.supernet import Supernet
 
 __all__ = [
     "ArchitectureSpace",

@@ -13,9 +13,9 @@ from hwa_keras.core.substitution import stateless
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
 from hwa_keras.devices import Memristor
-from hwa_keras.search.blocks import walk
-from hwa_keras.search.masked_arrays import DrivenArrays, NoisyArrays
-from hwa_keras.search.supernet import Supernet
+from hwa_keras.search.supernets.blocks import walk
+from hwa_keras.search.supernets.masked_arrays import DrivenArrays, NoisyArrays
+from hwa_keras.search.supernets.supernet import Supernet
 
 __all__ = ["CrossbarAccuracyPower"]
 

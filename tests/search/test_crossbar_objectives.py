@@ -20,7 +20,7 @@ from hwa_keras.search import (
     Stage,
     Supernet,
 )
-from hwa_keras.search.masked_arrays import NoisyArrays
+from hwa_keras.search.supernets.masked_arrays import NoisyArrays
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_noise_of_weights_is_sigma_over_c():
             )
             return z
 
-    from hwa_keras.search.blocks import walk
+    from hwa_keras.search.supernets.blocks import walk
 
     genes = ops.convert_to_tensor(measure.space.encode(config), "int32")
     arrays = Seen(measure, genes, ops.convert_to_tensor(g_u), random.seed_from(1))

@@ -2,7 +2,7 @@
 
 import keras
 
-from hwa_keras.search.sandwich import sandwich
+from hwa_keras.search.supernets.sandwich import sandwich
 
 
 class SandwichStep:

@@ -5,7 +5,7 @@ import copy
 from keras import ops
 
 from hwa_keras.core import random
-from hwa_keras.search.masked import Masked, apply_kernel
+from hwa_keras.search.supernets.masked import Masked, apply_kernel
 
 __all__ = ["DrivenArrays", "NoisyArrays"]
 

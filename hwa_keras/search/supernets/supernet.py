@@ -9,15 +9,15 @@ from hwa_keras.core.checkpoint import SavesSeeds
 from hwa_keras.core.checks import check_count, is_number
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.substitution import stateless
-from hwa_keras.search.architecture import ArchitectureSpace
-from hwa_keras.search.blocks import walk
-from hwa_keras.search.extraction import extract, make_layer
-from hwa_keras.search.masked import Masked
+from hwa_keras.search.supernets.architecture import ArchitectureSpace
+from hwa_keras.search.supernets.blocks import walk
+from hwa_keras.search.supernets.extraction import extract, make_layer
+from hwa_keras.search.supernets.masked import Masked
 
 if keras.backend.backend() == "tensorflow":
-    from hwa_keras.search.sandwich_tensorflow import SandwichStep
+    from hwa_keras.search.supernets.sandwich_tensorflow import SandwichStep
 else:
-    from hwa_keras.search.sandwich_jax import (  # type: ignore[assignment]
+    from hwa_keras.search.supernets.sandwich_jax import (  # type: ignore[assignment]
         SandwichStep,
     )
 

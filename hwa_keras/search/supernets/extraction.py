@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from hwa_keras.search.blocks import walk
+from hwa_keras.search.supernets.blocks import walk
 
 __all__ = ["extract", "make_layer"]
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from hwa_keras import backend
-from hwa_keras.search.sandwich import sandwich, state_variables
+from hwa_keras.search.supernets.sandwich import sandwich, state_variables
 
 
 class SandwichStep:

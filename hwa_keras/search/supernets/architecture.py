@@ -9,8 +9,8 @@ import numpy as np
 
 from hwa_keras.core.checks import check_choice, check_count, is_number
 from hwa_keras.core.registry import PACKAGE
-from hwa_keras.search.blocks import BLOCKS, walk
 from hwa_keras.search.sizes import Choice, Size
+from hwa_keras.search.supernets.blocks import BLOCKS, walk
 
 __all__ = ["ArchitectureSpace", "Stage"]
 

@@ -1,6 +1,6 @@
 """Architecture spaces that are ready to be trained."""
 
-from hwa_keras.search.architecture import ArchitectureSpace, Stage
+from hwa_keras.search.supernets.architecture import ArchitectureSpace, Stage
 
 __all__ = ["cifar_resnet", "ofa_resnet50", "small_cnn"]
 
