@@ -29,9 +29,9 @@ demo: $(INSTALLED)
 
 test: lint data larq
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 --dist worksteal \
-		--ignore=tests/larq --doctest-modules hwa_keras tests
+		--durations=25 --ignore=tests/larq --doctest-modules hwa_keras tests
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist worksteal \
-		--ignore=tests/larq -m "not slow" tests
+		--durations=25 --ignore=tests/larq -m "not slow" tests
 
 # Parity with Larq itself. The switch gives tf.keras back to Keras 2, for which Larq is
 # written; `import keras` stays Keras 3.

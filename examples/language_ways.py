@@ -62,6 +62,7 @@ def ways_of(model):
     first, last = (blocks[0], None), (blocks[-1], None)
     two = ChipDesign(PCM(per="column", mapping=Pairs((1.0, 1.0))))
     converters = ChipDesign(converters=True)
+    quiet = ChipDesign(PCM(per="column", read_scale=0.0))
     ends = ChipDesign(rules=(first, last))
     ways = {
         "none": Way(compensation="none"),
@@ -74,6 +75,8 @@ def ways_of(model):
         "two_pairs_least_squares": Way(two, is_fitted=True),
         "converters": Way(converters),
         "converters_least_squares": Way(converters, is_fitted=True),
+        "without_read_noise": Way(quiet, "measured_columns"),
+        "without_read_noise_least_squares": Way(quiet, is_fitted=True),
         "range_per_layer": Way(ChipDesign(PCM())),
         "first_digital": Way(ChipDesign(rules=(first,))),
         "last_digital": Way(ChipDesign(rules=(last,))),

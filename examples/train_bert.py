@@ -25,7 +25,7 @@ import numpy as np
 import recipe
 from absl import flags
 
-from hwa_keras import datasets
+from hwa_keras import datasets, recipes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("task", "sst2", "Which of GLUE's tasks, such as sst2 or mrpc.")
@@ -33,7 +33,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(recipe.Settings):
+class Settings(recipes.TwoPhaseSettings):
     encoder: str
     train_sentences: int
     chip_sentences: int
@@ -42,7 +42,7 @@ class Settings(recipe.Settings):
     warmup: float
 
 
-class Bert(recipe.Task):
+class Bert(recipes.Task):
     name = "bert"
 
     def __init__(self, settings):

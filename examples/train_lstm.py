@@ -18,14 +18,14 @@ import keras_hub
 import recipe
 from absl import flags
 
-from hwa_keras import datasets, models, training
+from hwa_keras import datasets, models, recipes, training
 from hwa_keras.core import files
 
 FLAGS = flags.FLAGS
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(recipe.Settings):
+class Settings(recipes.TwoPhaseSettings):
     train_split: str
     held_out: float
     train_tokens: int
@@ -102,7 +102,7 @@ def split_text(settings):
     return text[:kept], text[kept:]
 
 
-class LanguageModel(recipe.Task):
+class LanguageModel(recipes.Task):
     name = "lstm"
     metric = "perplexity"
 

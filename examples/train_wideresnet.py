@@ -17,11 +17,11 @@ import keras
 import recipe
 import study
 
-from hwa_keras import datasets, models
+from hwa_keras import datasets, models, recipes
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(recipe.Settings):
+class Settings(recipes.TwoPhaseSettings):
     dataset: str
     train_images: int
     test_images: int
@@ -38,7 +38,7 @@ class Settings(recipe.Settings):
         study.check(self)
 
 
-class WideResNet(recipe.Task):
+class WideResNet(recipes.Task):
     name = "wideresnet"
 
     def __init__(self, settings):

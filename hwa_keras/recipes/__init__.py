@@ -1,9 +1,20 @@
 """Recipes: whole trainings, put together from the parts of this package."""
 
+from hwa_keras.recipes import two_phases
 from hwa_keras.recipes.language_model import (
     LanguageModelRecipe,
     tokens_of,
     tune_language_model,
 )
+from hwa_keras.recipes.task import Task, TwoPhaseSettings
+from hwa_keras.recipes.year_on_chips import follow_for_a_year
 
-__all__ = ["LanguageModelRecipe", "tokens_of", "tune_language_model"]
+__all__ = [
+    "LanguageModelRecipe",
+    "Task",
+    "TwoPhaseSettings",
+    "follow_for_a_year",
+    "tokens_of",
+    "tune_language_model",
+    "two_phases",
+]

@@ -11,10 +11,10 @@ import quiet  # noqa: E402, F401, I001
 import keras  # noqa: E402
 import recipe  # noqa: E402
 
-from hwa_keras import datasets  # noqa: E402
+from hwa_keras import datasets, recipes  # noqa: E402
 
 
-class Perceptron(recipe.Task):
+class Perceptron(recipes.Task):
     name = "perceptron"
 
     def __init__(self, settings):
@@ -46,4 +46,4 @@ class Perceptron(recipe.Task):
 
 
 if __name__ == "__main__":
-    recipe.main("train_wideresnet", recipe.Settings, Perceptron)
+    recipe.main("train_wideresnet", recipes.TwoPhaseSettings, Perceptron)

@@ -221,7 +221,7 @@ def test_a_run_that_is_there_is_not_written_over(whole):
     before = (folder / "run/student.keras").stat()
     found = fresh.run_script(PERCEPTRON, config, *places(folder))
     assert found.returncode == 1
-    assert found.stderr.count("\n") == 1 and "--overwrite" in found.stderr
+    assert found.stderr.count("\n") == 1 and "overwrite" in found.stderr
     found = fresh.run_script(
         PERCEPTRON, config, *places(folder), "--resume", "--seed=1"
     )

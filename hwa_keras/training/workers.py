@@ -1,17 +1,24 @@
-"""Training on several devices or machines, for the runners of the recipe."""
+"""Training on several devices or machines.
+
+`start` finds them, `scope` is where models are made and compiled, `fit` trains on all
+of them. Workers are the processes that the environment variable TF_CONFIG names.
+"""
 
 import contextlib
 import json
 import os
 import sys
 import time
+from typing import Any
 
 import keras
 import numpy as np
 
 from hwa_keras.core import files
 
-_strategy = None  # The strategy of this process, once there is one.
+__all__ = ["find", "fit", "own_folder", "scope", "shared", "start"]
+
+_strategy: Any = None  # The strategy of this process, once there is one.
 
 
 def find():
@@ -56,21 +63,25 @@ def start(kind):
     """Find the devices or workers to train on, before anything is computed.
 
     Args:
-        kind: `"none"`, `"mirrored"` or `"multiworker"`.
+        kind: `"none"`, `"mirrored"` for all devices of this machine, or
+            `"multiworker"` for the workers of TF_CONFIG.
+
+    Raises:
+        ValueError: If there are no workers, or the backend cannot train on them.
     """
     global _strategy
     if kind == "multiworker" and find()[1] == 1:
         raise ValueError(
-            "--distribute=multiworker needs TF_CONFIG, which names the workers; see "
-            "README. On one machine, --distribute=mirrored takes all its devices."
+            "'multiworker' needs TF_CONFIG, which names the workers (docs/recipe.md). "
+            "On one machine, 'mirrored' takes all its devices."
         )
     if kind == "none":
         return
     if keras.backend.backend() == "jax":
         if kind == "multiworker":
             raise ValueError(
-                "--distribute=multiworker needs KERAS_BACKEND=tensorflow. On JAX, "
-                "--distribute=mirrored takes all devices that JAX sees."
+                "'multiworker' needs KERAS_BACKEND=tensorflow. On JAX, 'mirrored' "
+                "takes all devices that JAX sees."
             )
         keras.distribution.set_distribution(keras.distribution.DataParallel())
         return

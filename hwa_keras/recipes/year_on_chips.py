@@ -5,43 +5,56 @@ import json
 from pathlib import Path
 
 import keras
-import recipe_workers
 from rich.console import Console
 
-import hwa_keras
-from hwa_keras.analysis import report
+from hwa_keras.analysis.report import report
 from hwa_keras.core import files
-from hwa_keras.deployment import TIMES, DriftResult
+from hwa_keras.deployment import (
+    TIMES,
+    DriftResult,
+    drift_sweep,
+    export,
+    program,
+    verify_export,
+)
 from hwa_keras.deployment.sweep import evaluable
+from hwa_keras.training import workers
 
-console = Console()
+__all__ = ["follow_for_a_year"]
+
 COMPENSATIONS = ("none", "measured")
 
+console = Console()
 
-def evaluate(task, models, out, saved_models):
+
+def follow_for_a_year(task, models, out, saved_models):
     """Follow networks on chips for a year, and write everything down.
 
+    The chips are shared by all workers; see `training.workers`. Written are
+    `results.json`, `results.csv`, `drift.png` and `report.html`, and a chip of the last
+    network as a SavedModel.
+
     Args:
-        task: A `recipe.Task`.
+        task: A `recipes.Task`.
         models: Dictionary from names to compiled models; the last one is exported.
-        out: Folder of the run.
-        saved_models: Folder to export to.
+        out: Path of the folder of the run.
+        saved_models: Path of the folder to export to.
     """
     software, on_chip_test = {}, {}
     for name, model in models.items():
-        software[name] = in_software(task, model, task.test)
-        on_chip_test[name] = in_software(task, model, task.chip_test)
+        software[name] = _in_software(task, model, task.test)
+        on_chip_test[name] = _in_software(task, model, task.chip_test)
         console.print(
             f"{name} in software: {task.metric} {software[name]:.4f}; "
             f"{on_chip_test[name]:.4f} on what chips are evaluated on"
         )
-    number, _ = recipe_workers.find()
+    number, _ = workers.find()
     results = []
     for name, model in models.items():
-        for result in follow(task, name, model, out):
+        for result in _follow(task, name, model, out):
             results.append(result)
             if number == 0:
-                write_numbers(task, software, on_chip_test, results, out)
+                _write_numbers(task, software, on_chip_test, results, out)
     if number:
         return  # The first worker writes.
     notes = [
@@ -49,15 +62,15 @@ def evaluate(task, models, out, saved_models):
         f"{on_chip_test[name]:.4f} on what chips are evaluated on."
         for name, value in software.items()
     ]
-    illustrate(task, models.values(), results, notes, out)
+    _illustrate(task, models.values(), results, notes, out)
     if keras.backend.backend() == "tensorflow":
-        ship(task, list(models.values())[-1], Path(saved_models) / task.name)
+        _ship(task, list(models.values())[-1], Path(saved_models) / task.name)
     else:
         console.print("A SavedModel is written with KERAS_BACKEND=tensorflow only.")
     console.print(f"Written to {out}.")
 
 
-def in_software(task, model, data):
+def _in_software(task, model, data):
     """The metric of a network as it is, without a chip."""
     found = model.evaluate(
         **evaluable(data, batch_size=256),
@@ -68,19 +81,19 @@ def in_software(task, model, data):
     return found[task.metric]
 
 
-def follow(task, name, model, out):
+def _follow(task, name, model, out):
     """Drift sweeps of one network, with AdaBS on top where there are statistics."""
-    yield sweep(task, name, model, out, COMPENSATIONS, None)
+    yield _sweep(task, name, model, out, COMPENSATIONS, None)
     if task.calibration is not None:
         inputs = task.calibration
-        yield sweep(task, f"{name} + AdaBS", model, out, "measured", inputs)
+        yield _sweep(task, f"{name} + AdaBS", model, out, "measured", inputs)
 
 
-def sweep(task, name, model, out, compensation, calibration):
+def _sweep(task, name, model, out, compensation, calibration):
     """One sweep, its chips shared by all workers."""
-    number, count = recipe_workers.find()
+    number, count = workers.find()
     settings = task.settings
-    result = hwa_keras.drift_sweep(
+    result = drift_sweep(
         model,
         settings.chip(),
         task.chip_test,
@@ -92,7 +105,7 @@ def sweep(task, name, model, out, compensation, calibration):
     )
     result.name = name
     if count > 1:
-        shares = recipe_workers.shared(f"{name}.json", result.to_dict(), out)
+        shares = workers.shared(f"{name}.json", result.to_dict(), out)
         if number:
             return result
         result = DriftResult.join(*map(DriftResult.from_dict, shares))
@@ -100,7 +113,7 @@ def sweep(task, name, model, out, compensation, calibration):
     return result
 
 
-def write_numbers(task, software, on_chip_test, results, out):
+def _write_numbers(task, software, on_chip_test, results, out):
     """Write what was measured so far: a run that is cut short keeps it."""
     content = {
         "settings": dataclasses.asdict(task.settings),
@@ -113,7 +126,7 @@ def write_numbers(task, software, on_chip_test, results, out):
     files.write_whole(out / "results.csv", lambda path: first.to_csv(path, *others))
 
 
-def illustrate(task, models, results, notes, out):
+def _illustrate(task, models, results, notes, out):
     """Write the plot of sweeps, and the page of the run."""
     axes = None
     for result in results[:-1]:
@@ -129,9 +142,9 @@ def illustrate(task, models, results, notes, out):
     )
 
 
-def ship(task, model, path):
+def _ship(task, model, path):
     """Program one chip, export it, and compare what was written with the chip."""
-    chip = hwa_keras.program(model, task.settings.chip(), seed=task.settings.seed)
-    hwa_keras.export(chip, path, overwrite=True)
-    difference = hwa_keras.verify_export(path, chip, task.example, TIMES.values())
+    chip = program(model, task.settings.chip(), seed=task.settings.seed)
+    export(chip, path, overwrite=True)
+    difference = verify_export(path, chip, task.example, TIMES.values())
     console.print(f"{path}: largest relative difference from the chip {difference:.1e}")
