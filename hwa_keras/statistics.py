@@ -35,12 +35,15 @@ class Estimate:
         return self.low > other.high
 
 
-def estimate(samples, level=0.95):
+def estimate(samples, level=0.95, weights=None):
     """Mean and Student-t confidence interval of independent measurements.
 
     Args:
         samples: Sequence of floats, at least one.
         level: Confidence level. Defaults to `0.95`.
+        weights: Sequence of floats > 0, what each sample counts for, such as the
+            number of examples that it is the mean of. The interval is that of Kish's
+            effective number of samples, (Σw)²/Σw². None means that all count the same.
 
     Returns:
         An `Estimate`. With one sample, the standard deviation and the ends of the
@@ -50,15 +53,22 @@ def estimate(samples, level=0.95):
         >>> from hwa_keras.statistics import estimate
         >>> round(estimate([0.97, 0.98, 0.99]).half_width, 4)
         0.0248
+        >>> estimate([1.0, 5.0], weights=[3, 1]).mean
+        2.0
     """
     samples = np.asarray(samples, "float64")
     if samples.size == 0:
         raise ValueError("An estimate needs at least one measurement; none was given.")
-    mean, count = float(samples.mean()), int(samples.size)
+    weights = np.ones(samples.size) if weights is None else np.asarray(weights, float)
+    shares, count = weights / weights.sum(), int(samples.size)
+    mean = float(shares @ samples)
     if count == 1:
         return Estimate(mean, math.nan, math.nan, math.nan, 1)
-    std = float(samples.std(ddof=1))
-    half = float(scipy.stats.t.ppf((1 + level) / 2, count - 1)) * std / math.sqrt(count)
+    effective = 1 / float(shares @ shares)
+    freedom = 1 - 1 / effective
+    std = math.sqrt(float(shares @ np.square(samples - mean)) / freedom)
+    t = float(scipy.stats.t.ppf((1 + level) / 2, effective - 1))
+    half = t * std / math.sqrt(effective)
     return Estimate(mean, std, mean - half, mean + half, count)
 
 

@@ -15,6 +15,25 @@ def test_estimate_is_the_interval_of_a_t_test():
     assert found.std == pytest.approx(np.std(samples, ddof=1))
 
 
+def test_weights_are_numbers_of_samples_that_agree():
+    found = estimate([1.0, 2.0, 4.0], weights=[2, 2, 2])
+    assert found == estimate([1.0, 2.0, 4.0])
+    found = estimate([1.0, 2.0, 4.0], weights=[10, 10, 1])
+    assert found.mean == pytest.approx(34 / 21)
+    assert found.count == 3
+
+
+def test_weighted_intervals_hold():
+    # Means of 16, 16, ... and a rest of 4 examples: variances 1/16 and 1/4.
+    rng = np.random.default_rng(0)
+    sizes = np.array([16] * 7 + [4])
+    inside = 0
+    for _ in range(2000):
+        found = estimate(rng.normal(size=8) / np.sqrt(sizes), weights=sizes)
+        inside += found.low < 0 < found.high
+    assert abs(inside / 2000 - 0.95) < 0.02
+
+
 def test_proportion_solves_the_score_equation():
     p, n = 0.9, 200
     found = proportion(p, n)

@@ -16,10 +16,11 @@ def m_sharpness(
 ):
     """Measure by how much the loss rises at the worst point of a neighborhood.
 
-    The mean over batches S of m examples of L_S(W + ε) − L_S(W), where L_S is the mean
-    loss of a batch and ε its own worst perturbation to first order, as a
-    `SharpnessAwareModel` looks for it. The model is evaluated as at inference: moving
-    statistics, no dropout and no noise. On hardware, the trained weights behind the
+    The mean over batches S of m examples of L_S(W + ε) − L_S(W), in which a rest of
+    fewer examples counts for as much less. L_S is the mean loss of a batch and ε its
+    own worst perturbation to first order, as a `SharpnessAwareModel` looks for it. The
+    model is evaluated as at inference: moving statistics, no dropout and no noise. On
+    hardware, the trained weights behind the
     quantized ones are moved.
 
     Args:
@@ -69,13 +70,13 @@ def m_sharpness(
         )
     rises = backend.traced(_rise(model, perturbation))
     weights = [v.value for v in variables]
-    found = [
-        float(ops.convert_to_numpy(rises(weights, *batch)))
-        for batch in _batches(data, m)
-    ]
+    found, sizes = [], []
+    for x, y in _batches(data, m):
+        found.append(float(ops.convert_to_numpy(rises(weights, x, y))))
+        sizes.append(len(keras.tree.flatten(y)[0]))
     if not found:
         raise ValueError("`data` is empty: there is no batch to measure on.")
-    return estimate(found)
+    return estimate(found, weights=sizes)
 
 
 def _rise(model, perturbation):

@@ -9,7 +9,7 @@ from keras import ops
 import hwa_keras
 from hwa_keras import noise, random
 from hwa_keras.layers import HWADense
-from hwa_keras.noise import Compose, ProcessVariation, StuckAt
+from hwa_keras.noise import Compose, DropConnect, ProcessVariation, StuckAt
 from hwa_keras.training.callbacks import noises_of
 from tests import fresh
 from tests.bits import held
@@ -49,6 +49,20 @@ def test_devices_are_stuck_at_their_rate_and_value(rate, scale, value):
     p = rate * scale
     assert abs(stuck.mean() - p) < 5 * np.sqrt(p * (1 - p) / stuck.size)
     np.testing.assert_array_equal(found[~stuck], w[~stuck])
+
+
+@pytest.mark.parametrize(
+    "rare", [StuckAt(5e-8, hold=False), DropConnect(5e-8)], ids=["stuck", "dropped"]
+)
+def test_rates_below_the_step_of_a_uniform_number_happen(monkeypatch, rare):
+    w = ops.ones((3,))
+    # 5e-8·2³² is 214.7: of the three words the first two are below it.
+    words = [np.array(v, "uint32") for v in ([0, 213, 215], [0, 0, 0])]
+    words = [ops.convert_to_tensor(v, dtype="uint32") for v in words]
+    monkeypatch.setattr(random, "bits", lambda shape, seed: words)
+    strength = rare.strength(1.0)
+    found = ops.convert_to_numpy(rare.perturb(w, random.seed_from(1), strength))
+    assert found.tolist() == [0, 0, 1]
 
 
 def converted(kernel_noise, seed=3):
