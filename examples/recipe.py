@@ -24,7 +24,7 @@ from absl import app, flags, logging
 
 import hwa_keras
 from hwa_keras import datasets, noise, quantizers, training
-from hwa_keras.core import files
+from hwa_keras.results import write_json, write_whole
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -233,7 +233,7 @@ def open_run(out, settings):
     for path in written:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
-    files.write_text(record, json.dumps(said, indent=1))
+    write_json(record, said)
 
 
 def check_resumable(record, settings):
@@ -313,7 +313,7 @@ def train_phase(task, phase, model, result, epochs, callbacks, out):
         task.validation,
     )
     task.finish(model, folder)
-    files.write_whole(out / f"{phase}.keras", result.save)
+    write_whole(out / f"{phase}.keras", result.save)
     shutil.rmtree(folder / "backup")
 
 

@@ -1,7 +1,6 @@
 """A year on chips for the networks of a recipe: tables, plot, page, export."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import keras
@@ -9,10 +8,9 @@ import recipe_workers
 from rich.console import Console
 
 import hwa_keras
-from hwa_keras.analysis import report
-from hwa_keras.core import files
-from hwa_keras.deployment import TIMES, DriftResult
+from hwa_keras.deployment import TIMES
 from hwa_keras.deployment.sweep import evaluable
+from hwa_keras.results import Result, report, write_json
 
 console = Console()
 COMPENSATIONS = ("none", "measured")
@@ -95,7 +93,7 @@ def sweep(task, name, model, out, compensation, calibration):
         shares = recipe_workers.shared(f"{name}.json", result.to_dict(), out)
         if number:
             return result
-        result = DriftResult.join(*map(DriftResult.from_dict, shares))
+        result = Result.join(*map(Result.from_dict, shares))
     console.print(result.table())
     return result
 
@@ -108,9 +106,9 @@ def write_numbers(task, software, on_chip_test, results, out):
         "software_on_chip_test": on_chip_test,
         "results": [result.to_dict() for result in results],
     }
-    files.write_text(out / "results.json", json.dumps(content, indent=1))
+    write_json(out / "results.json", content)
     first, *others = results
-    files.write_whole(out / "results.csv", lambda path: first.to_csv(path, *others))
+    first.to_csv(out / "results.csv", *others)
 
 
 def illustrate(task, models, results, notes, out):

@@ -9,7 +9,7 @@ import time
 import keras
 import numpy as np
 
-from hwa_keras.core import files
+from hwa_keras.results import write_json
 
 _strategy = None  # The strategy of this process, once there is one.
 
@@ -39,7 +39,7 @@ def shared(name, content, folder):
     """
     number, count = find()
     own = folder / name
-    files.write_text(own, json.dumps(content))
+    write_json(own, content)
     if number:
         return []
     others = [folder / f"worker_{i}" / name for i in range(1, count)]

@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from hwa_keras import backend
+from hwa_keras.core.checks import check_count
 from hwa_keras.core.substitution import stateless
-from hwa_keras.statistics import check_count, estimate
+from hwa_keras.results import estimate
 from hwa_keras.training.perturbation import SCALED, Perturbation
 
 __all__ = ["m_sharpness"]
@@ -109,7 +110,7 @@ def _batches(data, m):
         return
     if len(data) != 2:
         raise ValueError(f"`data` must be a pair (x, y). Received {len(data)} parts.")
-    check_count(m=m)
+    check_count("m_sharpness", m=m)
     size = len(keras.tree.flatten(data[0])[0])
     for start in range(0, size, m):
         yield keras.tree.map_structure(

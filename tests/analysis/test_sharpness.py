@@ -126,7 +126,7 @@ def test_training_sharpness_aware_flattens():
 def test_errors():
     model, _ = network()
     x, y = problem(8)
-    with pytest.raises(ValueError, match="`m` must be an integer ≥ 1"):
+    with pytest.raises(ValueError, match="`m` of m_sharpness must be an integer ≥ 1"):
         m_sharpness(model, (x, y), m=0)
     with pytest.raises(ValueError, match="`data` is empty"):
         m_sharpness(model, (x[:0], y[:0]))

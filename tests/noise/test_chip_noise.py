@@ -214,23 +214,22 @@ def test_monte_carlo_evaluates_the_chips_that_program_makes():
     data = X, np.ones((8, 5), "float32")
     perturb = ProcessVariation(0.3)
     found = hwa_keras.monte_carlo(model, perturb, data, chips=3, seed=5, verbose=0)
-    assert sorted(found) == ["loss", "mae"]
+    assert sorted(found.metrics) == ["loss", "mae"]
     expected = [
         hwa_keras.program(model, perturb, seed=5 + i).evaluate(
             *data, verbose=0, return_dict=True
         )["mae"]
         for i in range(3)
     ]
-    np.testing.assert_allclose(found["mae"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.values(metric="mae"), expected, rtol=1e-6)
     assert len(set(expected)) == 3
 
 
 def test_monte_carlo_takes_devices_and_rules_and_names_bad_arguments():
     model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)]))
     data = X, np.ones((8, 5), "float32")
-    assert (
-        hwa_keras.monte_carlo(model, "pcm", data, chips=2, verbose=0)["mae"].std() > 0
-    )
+    found = hwa_keras.monte_carlo(model, "pcm", data, chips=2, verbose=0)
+    assert found.values(metric="mae").std() > 0
     with pytest.raises(ValueError, match="`chips` of monte_carlo must be an"):
         hwa_keras.monte_carlo(model, "pcm", data, chips=0)
     with pytest.raises(ValueError, match="has no kernels to program"):
@@ -244,22 +243,23 @@ def test_monte_carlo_stops_once_the_interval_is_within_the_tolerance():
     model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)]))
     data = X, np.ones((8, 5), "float32")
 
-    def found(**kwargs):
+    def found(chips=16, **kwargs):
         perturb = ProcessVariation(0.3)
-        return hwa_keras.monte_carlo(model, perturb, data, 12, verbose=0, **kwargs)
+        options = {"min_chips": 10, "verbose": 0, "metric": "mae", **kwargs}
+        return hwa_keras.monte_carlo(model, perturb, data, chips, **options).values()
 
-    every = found()["mae"]
+    every = found()
     widths = [
         scipy.stats.t.ppf(0.975, n - 1) * every[:n].std(ddof=1) / np.sqrt(n)
-        for n in range(5, 13)
+        for n in range(10, 17)
     ]
-    # Between the widths after five and after all: the first width below it ends it.
+    # Between the widths after ten and after all: the first width below it ends it.
     tolerance = (widths[0] + min(widths)) / 2
-    count = 5 + next(i for i, width in enumerate(widths) if width <= tolerance)
-    assert 5 < count <= 12
-    np.testing.assert_array_equal(found(tolerance=tolerance)["mae"], every[:count])
-    assert len(found(tolerance=1e3, metric="loss")["mae"]) == 5
-    assert len(found(tolerance=1e-9)["mae"]) == 12
+    count = 10 + next(i for i, width in enumerate(widths) if width <= tolerance)
+    assert 10 < count <= 16
+    np.testing.assert_array_equal(found(tolerance=tolerance), every[:count])
+    assert len(found(tolerance=1e3, metric="loss")) == 10
+    assert len(found(tolerance=1e-9)) == 16
     with pytest.raises(ValueError, match="`tolerance` of monte_carlo must be a"):
         found(tolerance=0.0)
     with pytest.raises(ValueError, match="`metric` 'f1' is not among"):
@@ -272,11 +272,11 @@ def test_monte_carlo_reads_each_chip_with_a_draw_of_its_noise():
     exact, frozen = (
         hwa_keras.monte_carlo(
             model, "pcm", data, chips=1, verbose=0, read_noise=read_noise
-        )["mae"]
+        ).values(metric="mae")
         for read_noise in ("off", "frozen")
     )
-    by_default = hwa_keras.monte_carlo(model, "pcm", data, chips=1, verbose=0)["mae"]
-    assert by_default == frozen != exact
+    by_default = hwa_keras.monte_carlo(model, "pcm", data, chips=1, verbose=0)
+    assert by_default.values(metric="mae") == frozen != exact
 
 
 def test_a_log_gets_one_line_and_no_bar(capsys):
