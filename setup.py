@@ -70,7 +70,7 @@ setup(
     packages=find_packages(include=["hwa_keras", "hwa_keras.*"]),
     package_data={
         "hwa_keras": ["py.typed"],
-        "hwa_keras.analysis": ["report.html.jinja"],
+        "hwa_keras.results": ["page.html.jinja"],
     },
     python_requires=">=3.10",
     install_requires=INSTALL_REQUIRES,

@@ -159,8 +159,8 @@ def _drift_table(drift):
     rows = []
     for name, result in drift.items():
         network, _, adapted = name.partition(" + ")
-        for compensation in result.compensations:
-            cells = [result.estimate(compensation, t) for t in result.times]
+        for (compensation,) in result.series:
+            cells = [result.estimate(compensation, t) for t in result.levels]
             rows.append(
                 [
                     network,

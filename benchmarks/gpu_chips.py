@@ -20,7 +20,7 @@ def sweep(networks, data, size, deadline, tell):
         size: A `benchmarks.gpu.Size`.
         deadline: When to end, in seconds of `time.perf_counter()`. The first chip of
             each network is evaluated all the same.
-        tell: Function that gets a dictionary from labels to `DriftResult`s, and the
+        tell: Function that gets a dictionary from labels to `Result`s, and the
             label of the one that is new.
     """
     found = {}

@@ -15,7 +15,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -26,8 +25,7 @@ from absl import app, flags, logging
 from study import check, console, fit, prepared, show
 
 import hwa_keras
-from hwa_keras.analysis import report
-from hwa_keras.core.files import write_text
+from hwa_keras.results import report, write_json
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -132,7 +130,7 @@ def main(_):
     fronts[0].plot(out / "front.png")
     used = {"preset": FLAGS.preset, **dataclasses.asdict(settings)}
     content = {"settings": used, "seconds": time.monotonic() - start, **numbers}
-    write_text(out / "results.json", json.dumps(content, indent=1))
+    write_json(out / "results.json", content)
     title = f"{settings.dataset} on memristor crossbars: accuracy and energy"
     report(out / "report.html", title, settings=used, sections=sections)
     console.print(f"Written to {out}. Done in {time.monotonic() - start:.0f} s.")

@@ -6,12 +6,12 @@ from study import cell
 
 import hwa_keras
 from hwa_keras import analysis, deployment, search
-from hwa_keras.analysis import Section
 from hwa_keras.circuits import ADC, DAC
 from hwa_keras.core.replica import replicate
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.devices import Memristor
 from hwa_keras.profile import array_energy
+from hwa_keras.results import Section
 
 
 def crossbar_of(settings, tile=None, ir_drop="off", g_u=None, **converters):
@@ -44,7 +44,7 @@ def on_chips(model, crossbar, data, settings, seed):
         converted, None, data.test, chips=settings.chips, seed=1000 * seed, verbose=0
     )
     energy = array_energy(converted, images, crossbar)
-    return found["accuracy"], energy.joules
+    return found.values(metric="accuracy"), energy.joules
 
 
 def ranges(models, data, settings):

@@ -6,8 +6,8 @@ from keyword_studies import BATCH, LARGEST, models_of
 from matplotlib.figure import Figure
 from study import cell
 
-from hwa_keras.analysis import Section
-from hwa_keras.profile.printed import readable
+from hwa_keras.results import Section
+from hwa_keras.results.text import readable
 
 
 def accuracy_section(found, settings):

@@ -18,7 +18,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -28,8 +27,7 @@ import presets
 from absl import app, flags, logging
 from study import console, show
 
-from hwa_keras.analysis import report
-from hwa_keras.core.files import write_text
+from hwa_keras.results import report, write_json
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -76,7 +74,7 @@ def main(_):
     used = {"preset": FLAGS.preset, **dataclasses.asdict(settings)}
     seconds = time.monotonic() - start
     content = {"settings": used, "seconds": seconds, "models": found}
-    write_text(out / "results.json", json.dumps(content, indent=1))
+    write_json(out / "results.json", content)
     parts = [
         sections.accuracy_section(found, settings),
         *([sections.speakers_section(found, settings)] if len(names) > 1 else []),

@@ -193,7 +193,9 @@ def on_chips(model, data, settings, seed):
             batch_size=BATCH,
             rules=EXACT,
             verbose=0,
-        )["accuracy"].tolist()
+        )
+        .values(metric="accuracy")
+        .tolist()
         for level in settings.levels
     ]
 

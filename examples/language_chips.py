@@ -26,8 +26,7 @@ from language_ways import Programmed, ways_of
 from rich.console import Console
 from rich.table import Table
 
-from hwa_keras.core.files import write_text
-from hwa_keras.statistics import estimate
+from hwa_keras.results import estimate, write_json
 
 console = Console()
 
@@ -137,7 +136,7 @@ class Study:
             ]
 
     def _write(self):
-        write_text(self.path, json.dumps(self.found, indent=1))
+        write_json(self.path, self.found)
 
     def estimate(self, name, t):
         """Mean perplexity over chips with its interval, or None without chips."""

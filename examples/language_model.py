@@ -13,7 +13,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import resource
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hwa_keras import hardware_kernels, recipes, to_digital
-from hwa_keras.core.files import write_text
+from hwa_keras.results import write_json
 
 PRESETS = Path(__file__).parents[1] / "configs" / "language_model.yaml"
 CONTROL = {"hardware": None, "clip": None}
@@ -89,7 +88,7 @@ def tuned(settings, name, folder):
         to_digital(model)
     model.save_weights(path)
     told = {**history.history, "seconds": time.monotonic() - begin}
-    write_text(folder / f"{name}.json", json.dumps(told, indent=1))
+    write_json(folder / f"{name}.json", told)
     return path
 
 

@@ -15,7 +15,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -26,7 +25,8 @@ from lanmax_training import NETWORKS, measure, points, read_at, train
 from study import check, console, prepared, show
 
 import hwa_keras
-from hwa_keras.analysis import compare_spectra, layer_sensitivity, report
+from hwa_keras.analysis import compare_spectra, layer_sensitivity
+from hwa_keras.results import report, write_json
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -151,7 +151,7 @@ def main(_):
     records, uniform = run(settings, data)
     used = {"preset": FLAGS.preset, **dataclasses.asdict(settings)}
     content = {"settings": used, "trainings": records}
-    (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(out / "results.json", content)
     sections = sections_of(records, settings, *looks(uniform, settings, data))
     for key, section in sections.items():
         show(section)

@@ -5,8 +5,7 @@ from lanmax_training import CURVES
 from matplotlib.figure import Figure
 from study import cell
 
-from hwa_keras.analysis import Section
-from hwa_keras.statistics import estimate
+from hwa_keras.results import Section, estimate
 
 
 def sections_of(records, settings, sensitivity, spectra):
@@ -194,7 +193,10 @@ def sensitivity_section(curve):
         [str(level), cell(curve.values(level)), str(curve.estimate(level).count)]
         for level in curve.levels
     ]
-    text = f"{curve.quantity}; ± is half of the 95 % interval over draws of wrong bits."
+    text = (
+        f"{curve.axes[0].label}; ± is half of the 95 % interval over draws of wrong "
+        "bits."
+    )
     columns = ["", "accuracy", "draws"]
     return Section("Sensitivity of the layers", text, columns, rows, axes.figure)
 

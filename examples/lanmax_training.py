@@ -13,6 +13,8 @@ from hwa_keras.noise import BitFlip
 from hwa_keras.quantizers import BinaryConnect
 from hwa_keras.training import ConstrainKernels, LaNMax
 
+FEWEST_DRAWS = 10  # Before the interval of their mean is trusted.
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
@@ -134,17 +136,19 @@ def measure(model, point, settings, data, seed):
     if point.p is None:
         scores = model.evaluate(*data.test, batch_size=500, return_dict=True, verbose=0)
         return {**found, "accuracy": [scores["accuracy"]]}
+    chips = 1 if point.curve == "reliable" else settings.draws
     samples = hwa_keras.monte_carlo(
         model,
         point.memory,
         data.test,
-        chips=1 if point.curve == "reliable" else settings.draws,
+        chips=chips,
         seed=1000 * seed,
         batch_size=500,
-        tolerance=settings.tolerance,
+        tolerance=settings.tolerance if chips > FEWEST_DRAWS else None,
+        min_chips=FEWEST_DRAWS,
         verbose=0,
     )
-    return {**found, "accuracy": samples["accuracy"].tolist()}
+    return {**found, "accuracy": samples.values(metric="accuracy").tolist()}
 
 
 def read_at(model, rates, settings, data, seed):
@@ -160,7 +164,7 @@ def read_at(model, rates, settings, data, seed):
                     seed=1000 * seed,
                     batch_size=500,
                     verbose=0,
-                )["accuracy"]
+                ).values(metric="accuracy")
             )
         )
         for p in rates

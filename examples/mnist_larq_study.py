@@ -17,7 +17,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -37,9 +36,8 @@ from matplotlib.figure import Figure
 from study import console, show
 
 import hwa_keras
-from hwa_keras.analysis import Section, report
 from hwa_keras.noise import ADC, OutputNoise, ProcessVariation
-from hwa_keras.statistics import estimate, proportion
+from hwa_keras.results import Section, estimate, proportion, report, write_json
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -217,7 +215,9 @@ def bear_variation(study, base):
         numbers[name] = {
             std: hwa_keras.monte_carlo(
                 model, ProcessVariation(std), study.data.test, s.chips, s.seed, 500
-            )["accuracy"].tolist()
+            )
+            .values(metric="accuracy")
+            .tolist()
             for std in s.variation_test
         }
         found = [estimate(scores) for scores in numbers[name].values()]
@@ -330,7 +330,7 @@ def main(_):
     bear_saturation(study, base)
     used = {"dataset": FLAGS.dataset, **dataclasses.asdict(settings)}
     results = {"settings": used, **study.numbers}
-    (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_json(out / "results.json", results)
     title = f"{FLAGS.dataset}: few bits and imperfect circuits"
     report(out / "report.html", title, settings=used, sections=study.sections)
     console.print(f"Written to {out}. Done in {time.monotonic() - start:.0f} s.")

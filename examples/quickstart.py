@@ -15,7 +15,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import math
 import time
 from pathlib import Path
@@ -26,8 +25,8 @@ from absl import app, flags, logging
 from rich.console import Console
 
 import hwa_keras
-from hwa_keras.analysis import report
 from hwa_keras.deployment import TIMES
+from hwa_keras.results import report, write_json
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS
@@ -147,7 +146,7 @@ def write_results(results, settings, out):
     digital, hwa = results
     digital.to_csv(out / "results.csv", hwa)
     content = {"settings": settings, "results": [r.to_dict() for r in results]}
-    (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(out / "results.json", content)
     hwa.plot(out / "drift.png", axes=digital.plot())
 
 

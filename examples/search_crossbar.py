@@ -16,7 +16,6 @@ import quiet  # noqa: F401, first of all: silences what TensorFlow says at its i
 
 # isort: split
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -27,8 +26,7 @@ from absl import app, flags, logging
 from search_training import train_supernet
 from study import console, show
 
-from hwa_keras.analysis import report
-from hwa_keras.core.files import write_text
+from hwa_keras.results import report, write_json
 from hwa_keras.search import spaces
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +126,7 @@ def main(_):
         show(section)
     used = {"preset": FLAGS.preset, **dataclasses.asdict(settings)}
     content = {"settings": used, "seconds": time.monotonic() - start, **numbers}
-    write_text(out / "results.json", json.dumps(content, indent=1))
+    write_json(out / "results.json", content)
     title = f"{settings.dataset}: architectures for memristor crossbars"
     report(out / "report.html", title, settings=used, sections=sections)
     console.print(f"Written to {out}. Done in {time.monotonic() - start:.0f} s.")

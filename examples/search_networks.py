@@ -4,8 +4,8 @@ import keras
 from study import cell, console
 
 import hwa_keras
-from hwa_keras.analysis import Section
 from hwa_keras.core.replica import replicate
+from hwa_keras.results import Section
 
 
 def made(result, objective, images, settings, out):
@@ -34,7 +34,7 @@ def made(result, objective, images, settings, out):
         if keras.backend.backend() == "tensorflow":
             path = out / f"network_{i}.tflite"
             hwa_keras.export_tflite(chip, path, overwrite=True, verbose=0)
-        year = drift.samples("measured", "1 year")
+        year = drift.values("measured", "1 year")
         power = solution.values["power"]
         rows.append(
             [
@@ -83,7 +83,7 @@ def on_chips(model, crossbar, images, settings):
     found = hwa_keras.monte_carlo(
         converted, None, images["test"], chips=settings.chips, verbose=0
     )
-    return found["accuracy"]
+    return found.values(metric="accuracy")
 
 
 def tune(model, crossbar, images, settings):

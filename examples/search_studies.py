@@ -6,8 +6,8 @@ import numpy as np
 from study import cell, console, prepared
 
 from hwa_keras import search
-from hwa_keras.analysis import Section
 from hwa_keras.devices import Memristor
+from hwa_keras.results import Section
 
 NAMES = {
     "M1": "architecture alone (M1)",

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 import hwa_keras
-from hwa_keras.core.files import write_whole
 from hwa_keras.datasets import Batches, pad_crop_flip
+from hwa_keras.results import write_whole
 from hwa_keras.search import Supernet
 
 

@@ -2,14 +2,14 @@
 
 import dataclasses
 import itertools
-import json
 
 import numpy as np
 from matplotlib.figure import Figure
 from sharpness_training import GROUPS, MEASURES
 from study import cell, show
 
-from hwa_keras.analysis import Curve, Section, correlation, report
+from hwa_keras.analysis import correlation
+from hwa_keras.results import Result, Section, report, write_json
 
 
 def write(title, recipes, settings, found, out, preset):
@@ -39,13 +39,13 @@ def write(title, recipes, settings, found, out, preset):
     }
     numbers = {
         name: [
-            {k: v.to_dict() if isinstance(v, Curve) else v for k, v in record.items()}
+            {k: v.to_dict() if isinstance(v, Result) else v for k, v in record.items()}
             for record in records
         ]
         for name, records in found.items()
     }
     content = {"settings": used, "correlations": correlations, "networks": numbers}
-    (out / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(out / "results.json", content)
     report(out / "report.html", title, settings=used, sections=sections.values())
 
 
@@ -77,10 +77,10 @@ def _texts(settings, curves):
 def merged(recipes, found, key):
     """One curve per method, the samples of all its seeds together."""
     return {
-        name: Curve(
+        name: Result.from_curve(
             recipe.title,
-            curves[0].quantity,
             curves[0].metric,
+            curves[0].axes[0],
             {
                 level: {
                     curves[0].metric: np.concatenate([c.values(level) for c in curves])

@@ -204,7 +204,7 @@ def measure(model, settings, data, seed):
     """What the settings ask for of a trained network.
 
     Returns:
-        A dictionary of `Curve`s and, under "sharpness", of numbers by measure.
+        A dictionary of `Result`s and, under "sharpness", of numbers by measure.
     """
     x, y = data.train
     shuffled = np.random.default_rng(seed).permutation(len(y))

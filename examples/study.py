@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hwa_keras.datasets import Dataset
-from hwa_keras.deployment import result
-from hwa_keras.statistics import estimate
+from hwa_keras.results import estimate, tabular
 
 console = Console(width=None if sys.stdout.isatty() else 110)
 
@@ -135,7 +134,7 @@ def fit(model, data, settings, callbacks, seed, optimizer=sgd, **losses):
 
 def cell(samples):
     """A mean, with half of its 95 % interval if there are several samples."""
-    return result.cell(estimate(samples))
+    return tabular.cell(estimate(samples))
 
 
 def show(section):

@@ -19,7 +19,7 @@ import recipe
 from absl import flags
 
 from hwa_keras import datasets, models, recipes, training
-from hwa_keras.core import files
+from hwa_keras.results import write_whole
 
 FLAGS = flags.FLAGS
 
@@ -90,7 +90,7 @@ class Best(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs["val_loss"] < best_before(self.log, epoch):
-            files.write_whole(self.path, self.model.save_weights)
+            write_whole(self.path, self.model.save_weights)
 
 
 def split_text(settings):

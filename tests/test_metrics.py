@@ -79,7 +79,7 @@ def test_a_sweep_of_a_model_with_named_inputs_measures_it(tmp_path):
         chip = hwa_keras.program(model, "pcm", seed=i, read_noise="frozen", verbose=0)
         chip.t = 1.0
         loss = chip.evaluate(x, TOKENS, verbose=0, return_dict=True)["loss"]
-        found = result.samples("measured", "1 s")[i]
+        found = result.values("measured", "1 s")[i]
         np.testing.assert_allclose(found, np.exp(loss), rtol=1e-5)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,8 +1,6 @@
 """Analysis: what a run found, for people to read."""
 
-from hwa_keras.analysis.curve import Curve
 from hwa_keras.analysis.output_error import OutputError, output_error
-from hwa_keras.analysis.report import Section, report
 from hwa_keras.analysis.robustness import (
     Correlation,
     correlation,
@@ -22,10 +20,8 @@ from hwa_keras.analysis.spectrum_comparison import (
 __all__ = [
     "SHIFTS",
     "Correlation",
-    "Curve",
     "Difference",
     "OutputError",
-    "Section",
     "SpectrumComparison",
     "compare_spectra",
     "correlation",
@@ -33,7 +29,6 @@ __all__ = [
     "m_sharpness",
     "output_error",
     "quantization_curve",
-    "report",
     "robustness_curve",
     "rotate",
     "shear",

@@ -17,7 +17,7 @@ from hwa_keras.core.checks import check_choice, check_count
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.replica import replicate
 from hwa_keras.deployment.programming import blank_chip
-from hwa_keras.statistics import estimate
+from hwa_keras.results import estimate
 
 __all__ = ["OutputError", "output_error", "weight_moments"]
 

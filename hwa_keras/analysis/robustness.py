@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-from hwa_keras.analysis.curve import Curve
 from hwa_keras.analysis.variation import Exact, Variation, checked_noise, measured
 from hwa_keras.conversion.hardware_model import HardwareModel
 from hwa_keras.conversion.rules import resolved_skip
+from hwa_keras.core.checks import check_count
 from hwa_keras.core.kernels import kernels_of
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
@@ -22,7 +22,7 @@ from hwa_keras.deployment.sweep import (
 )
 from hwa_keras.noise import MultiplicativeGaussian
 from hwa_keras.quantizers import Uniform
-from hwa_keras.statistics import check_count
+from hwa_keras.results import Axis, Result
 
 __all__ = ["Correlation", "correlation", "quantization_curve", "robustness_curve"]
 
@@ -72,7 +72,7 @@ def robustness_curve(
             end). Defaults to `1`.
 
     Returns:
-        A `Curve` over σ_c, with `repeats` samples at each level.
+        A `Result` over σ_c, with `repeats` chips at each level.
 
     Raises:
         TypeError: If `noise` is no noise of hwa_keras.
@@ -94,7 +94,7 @@ def robustness_curve(
           variation) and section 5.4 (σ_c from 0 to 0.4, ten repeats).
     """
     sigmas = _checked_sigmas(sigmas)
-    check_count(repeats=repeats)
+    check_count("robustness_curve", repeats=repeats)
     quantity = "conductance variation σ_c"
     if noise is None:
         noise = MultiplicativeGaussian(std=1.0)
@@ -110,17 +110,17 @@ def robustness_curve(
     bar = progress_bar(len(sigmas) * repeats, verbose)
     samples = {}
     for sigma in sigmas:
-        records = []
+        chips = samples[sigma,] = {}
         for i in range(repeats):
             varied = variation(sigma, seed + i)
-            records.append(measured(chip, varied, seed + i, data, calibration))
-            metric = chosen_metric(metric, records[0])
+            chips[i] = measured(chip, varied, seed + i, data, calibration)
+            metric = chosen_metric(metric, chips[i])
             if sigma == 0 and variation.leaves(varied):
                 bar.add(repeats)
                 break
             bar.add(1)
-        samples[sigma] = {key: [r[key] for r in records] for key in records[0]}
-    return Curve(model.name, quantity, metric, samples)
+    axis = Axis("sigma", sigmas, label=quantity)
+    return Result(model.name, metric, [axis], samples, {"seed": seed})
 
 
 def _checked_sigmas(sigmas):
@@ -164,8 +164,8 @@ def quantization_curve(
         verbose: 0 or 1, as in `robustness_curve`. Defaults to `1`.
 
     Returns:
-        A `Curve` over the bits per weight, with one sample at each level: nothing in
-        it is random. Curves of models that were trained from different seeds give
+        A `Result` over the bits per weight, with one sample at each level: nothing in
+        it is random. Results of models that were trained from different seeds give
         the spread.
 
     Raises:
@@ -208,9 +208,11 @@ def quantization_curve(
         with hardware_mode(kernels="final"):
             found = twin.evaluate(**data, return_dict=True, verbose=0)
         metric = chosen_metric(metric, found)
-        samples[int(b)] = {key: [value] for key, value in found.items()}
+        samples[int(b),] = {0: found}
         bar.add(1)
-    return Curve(model.name, "bits per weight", metric, samples)
+    return Result(
+        model.name, metric, [Axis("bits", bits, label="bits per weight")], samples
+    )
 
 
 def _kernels_to_round(model, skip):

@@ -1,8 +1,7 @@
 """Sensitivity: which layers must be reliable, and which need not be."""
 
-from hwa_keras.analysis.curve import Curve
 from hwa_keras.analysis.variation import Exact, Variation, checked_noise, measured
-from hwa_keras.core.checks import check_not_negative
+from hwa_keras.core.checks import check_count, check_not_negative
 from hwa_keras.core.kernels import distinct
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.programming import blank_chip
@@ -14,7 +13,7 @@ from hwa_keras.deployment.sweep import (
 )
 from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
-from hwa_keras.statistics import check_count
+from hwa_keras.results import Axis, Result
 
 __all__ = ["layer_sensitivity"]
 
@@ -71,9 +70,9 @@ def layer_sensitivity(
             end). Defaults to `1`.
 
     Returns:
-        A `Curve`. Its first level is no kernel probed, such as `"all at 0.01"`; one
+        A `Result`. Its first level is no kernel probed, such as `"all at 0.01"`; one
         for each kernel follows, called by its path, in the order of the model. Each
-        has `repeats` samples, in the order of the chips; `curve.plot(boxes=True)`
+        has `repeats` samples, in the order of the chips; `result.plot(boxes=True)`
         draws their distributions.
 
     Raises:
@@ -100,7 +99,7 @@ def layer_sensitivity(
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.3.1 and
           figure 4.3 (1 % and 50 %, ten repeats).
     """
-    check_count(repeats=repeats)
+    check_count("layer_sensitivity", repeats=repeats)
     noise, quantity = _checked(noise, p_base, p_probe)
     chip = blank_chip(model, Exact(), "none", "off", verbose=verbose)
     check_compiled(chip, model)
@@ -110,21 +109,18 @@ def layer_sensitivity(
     if calibration is not None:
         calibration = calibration_batches(calibration)
     paths = distinct(kernel.path for kernel in chip.programmed_kernels())
-    found = {level: [] for level in (f"all at {p_base:g}", *paths)}
+    found = {(level,): {} for level in (f"all at {p_base:g}", *paths)}
     bar = progress_bar(len(found) * repeats, verbose)
-    for chip_seed in range(seed, seed + repeats):
-        base = variation(p_base / unit, chip_seed)
-        probes = variation(p_probe / unit, chip_seed)
-        for i, records in enumerate(found.values(), start=-1):
+    for number in range(repeats):
+        base = variation(p_base / unit, seed + number)
+        probes = variation(p_probe / unit, seed + number)
+        for i, chips in enumerate(found.values(), start=-1):
             one = [probes[i] if k == i else w for k, w in enumerate(base)]
-            records.append(measured(chip, one, chip_seed, data, calibration))
-            metric = chosen_metric(metric, records[0])
+            chips[number] = measured(chip, one, seed + number, data, calibration)
+            metric = chosen_metric(metric, chips[number])
             bar.add(1)
-    samples = {
-        level: {key: [r[key] for r in records] for key in records[0]}
-        for level, records in found.items()
-    }
-    return Curve(model.name, quantity, metric, samples)
+    axis = Axis("kernel", [level for (level,) in found], label=quantity)
+    return Result(model.name, metric, [axis], found, {"seed": seed})
 
 
 def _checked(noise, p_base, p_probe):

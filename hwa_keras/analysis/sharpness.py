@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from hwa_keras import backend
+from hwa_keras.core.checks import check_count
 from hwa_keras.core.substitution import stateless
-from hwa_keras.statistics import check_count, estimate
+from hwa_keras.results import estimate
 from hwa_keras.training.perturbation import SCALED, Perturbation
 
 __all__ = ["m_sharpness"]
@@ -16,10 +17,11 @@ def m_sharpness(
 ):
     """Measure by how much the loss rises at the worst point of a neighborhood.
 
-    The mean over batches S of m examples of L_S(W + ε) − L_S(W), where L_S is the mean
-    loss of a batch and ε its own worst perturbation to first order, as a
-    `SharpnessAwareModel` looks for it. The model is evaluated as at inference: moving
-    statistics, no dropout and no noise. On hardware, the trained weights behind the
+    The mean over batches S of m examples of L_S(W + ε) − L_S(W), in which a rest of
+    fewer examples counts for as much less. L_S is the mean loss of a batch and ε its
+    own worst perturbation to first order, as a `SharpnessAwareModel` looks for it. The
+    model is evaluated as at inference: moving statistics, no dropout and no noise. On
+    hardware, the trained weights behind the
     quantized ones are moved.
 
     Args:
@@ -69,13 +71,13 @@ def m_sharpness(
         )
     rises = backend.traced(_rise(model, perturbation))
     weights = [v.value for v in variables]
-    found = [
-        float(ops.convert_to_numpy(rises(weights, *batch)))
-        for batch in _batches(data, m)
-    ]
+    found, sizes = [], []
+    for x, y in _batches(data, m):
+        found.append(float(ops.convert_to_numpy(rises(weights, x, y))))
+        sizes.append(len(keras.tree.flatten(y)[0]))
     if not found:
         raise ValueError("`data` is empty: there is no batch to measure on.")
-    return estimate(found)
+    return estimate(found, weights=sizes)
 
 
 def _rise(model, perturbation):
@@ -108,7 +110,7 @@ def _batches(data, m):
         return
     if len(data) != 2:
         raise ValueError(f"`data` must be a pair (x, y). Received {len(data)} parts.")
-    check_count(m=m)
+    check_count("m_sharpness", m=m)
     size = len(keras.tree.flatten(data[0])[0])
     for start in range(0, size, m):
         yield keras.tree.map_structure(

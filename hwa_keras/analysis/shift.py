@@ -7,13 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from hwa_keras.analysis.curve import Curve
 from hwa_keras.deployment.sweep import (
     check_compiled,
     chosen_metric,
     evaluable,
     progress_bar,
 )
+from hwa_keras.results import Axis, Result
 
 __all__ = ["SHIFTS", "rotate", "shear", "shift_curve", "zoom"]
 
@@ -168,7 +168,7 @@ def shift_curve(model, data, shifts=None, metric=None, batch_size=256, verbose=1
             end). Defaults to `1`.
 
     Returns:
-        A `Curve` over the shifts, with one sample at each level.
+        A `Result` over the shifts, with one sample at each level.
 
     Raises:
         ValueError: If the model is not compiled, there are no shifts, or the data is
@@ -210,6 +210,7 @@ def shift_curve(model, data, shifts=None, metric=None, batch_size=256, verbose=1
             **evaluable((shifted, y), batch_size), return_dict=True, verbose=0
         )
         metric = chosen_metric(metric, found)
-        samples[label] = {key: [value] for key, value in found.items()}
+        samples[label,] = {0: found}
         bar.add(1)
-    return Curve(model.name, "shift of the inputs", metric, samples)
+    axis = Axis("shift", ["none", *shifts], label="shift of the inputs")
+    return Result(model.name, metric, [axis], samples)

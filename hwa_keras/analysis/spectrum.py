@@ -6,8 +6,8 @@ import numpy as np
 import scipy.linalg
 from keras import ops
 
+from hwa_keras.core.checks import check_count
 from hwa_keras.core.kernels import check_selector, distinct, kernels_of, matches
-from hwa_keras.statistics import check_count
 
 __all__ = ["singular_values", "spectrum", "unfold"]
 
@@ -73,7 +73,7 @@ def singular_values(tensor, mode=-1, count=10):
     Reference:
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.5.
     """
-    check_count(count=count)
+    check_count("singular_values", count=count)
     matrix = unfold(tensor, mode)
     if not np.all(np.isfinite(matrix)):
         raise ValueError(
@@ -154,7 +154,7 @@ def selected(kernels, layer):
 
 def spectra_of(model, kernels, mode, count, quantized):
     """The singular values of each of some kernels of a model."""
-    check_count(count=count)
+    check_count("spectrum", count=count)
     if quantized and not any(kernel.quantizer is not None for kernel in kernels):
         raise ValueError(
             f"None of the kernels asked for of the model '{model.name}' has a "

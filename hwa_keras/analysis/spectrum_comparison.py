@@ -4,17 +4,12 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-import rich.table
 import scipy.stats
 
 from hwa_keras.analysis.spectrum import named_kernels, selected, spectra_of
-from hwa_keras.deployment.result import (
-    Result,
-    finish,
-    new_axes,
-    next_color,
-    without_nan,
-)
+from hwa_keras.results.plots import finish, new_axes, next_color
+from hwa_keras.results.tabular import Tabular, plain_table
+from hwa_keras.results.text import plot_text
 
 __all__ = ["Difference", "SpectrumComparison", "compare_spectra"]
 
@@ -50,7 +45,7 @@ class Difference:
     p: np.ndarray | float
 
 
-class SpectrumComparison(Result):
+class SpectrumComparison(Tabular):
     """The leading singular values of kernels in two sets of models.
 
     `compare_spectra` makes one.
@@ -137,37 +132,38 @@ class SpectrumComparison(Result):
 
     def to_dict(self):
         """Everything, the values of each model included, as what JSON can hold."""
-        content = {
+        return {
             "mode": self.mode,
             "equal_var": self.equal_var,
             "first": {kernel: v.tolist() for kernel, v in self.first.items()},
             "second": {kernel: v.tolist() for kernel, v in self.second.items()},
             "summary": self.rows(),
         }
-        return without_nan(content)
+
+    @classmethod
+    def from_dict(cls, content):
+        """The comparison that `to_dict` wrote."""
+        keys = "first", "second", "mode", "equal_var"
+        return cls(*(content[key] for key in keys))
 
     def table(self):
         """A `rich` table: the means of both sets, the change, t and p."""
         counts = [len(next(iter(s.values()))) for s in (self.first, self.second)]
-        table = rich.table.Table(title=f"Singular values, mode {self.mode}")
-        table.add_column("kernel")
-        table.add_column("value", justify="right")
-        for name, count in zip(("first", "second"), counts, strict=True):
-            table.add_column(f"{name} ({count})", justify="right")
-        for name in ("change", "t", "p"):
-            table.add_column(name, justify="right")
-        for row in self.rows():
-            table.add_row(
+        heads = [f"first ({counts[0]})", f"second ({counts[1]})", "change", "t", "p"]
+        rows = [
+            (
                 row["kernel"],
-                str(row["value"]),
+                row["value"],
                 f"{row['first']:.4f}",
                 f"{row['second']:.4f}",
                 f"{100 * row['change']:+.1f} %",
                 f"{row['t']:.3f}",
                 f"{row['p']:.4g}",
-                end_section=row["value"] == "mean",
             )
-        return table
+            for row in self.rows()
+        ]
+        title = f"Singular values, mode {self.mode}"
+        return plain_table(title, ["kernel", "value", *heads], rows)
 
     def plot(self, path=None, axes=None):
         """Draw the relative change of each singular value, one line per kernel.
@@ -185,7 +181,7 @@ class SpectrumComparison(Result):
             change = 100 * self.values(kernel).change
             numbers = np.arange(1, len(change) + 1)
             color = next_color(axes)
-            axes.plot(numbers, change, marker="o", label=kernel, color=color)
+            axes.plot(numbers, change, marker="o", label=plot_text(kernel), color=color)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("singular value, the largest first")
         axes.set_ylabel("relative change (%)")

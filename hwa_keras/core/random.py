@@ -32,6 +32,7 @@ from hwa_keras import backend
 from hwa_keras.core import modes
 
 __all__ = [
+    "bernoulli",
     "bernoulli_bits",
     "bits",
     "fold_in",
@@ -136,6 +137,39 @@ def uniform(shape, seed):
         seed: `uint32` tensor of shape `(2,)`.
     """
     return _to_unit(bits(shape, seed)[0])
+
+
+def bernoulli(shape, seed, probability):
+    """Draw what happens with a probability, however small.
+
+    `uniform(shape, seed) < p` never happens below p = 2**-24 and is off by up to 2**-24
+    above. Here p is compared with 64 random bits, so that p counts to the last digit of
+    `float32` down to 2**-64.
+
+    Args:
+        shape: Tuple of integers.
+        seed: `uint32` tensor of shape `(2,)`.
+        probability: Float or tensor that broadcasts to `shape`, such as a scalar. What
+            is below 0 never happens, what is above 1 always.
+
+    Returns:
+        A `bool` tensor of the given shape.
+
+    Example:
+        >>> seed = hwa_keras.random.seed_from(7)
+        >>> hits = hwa_keras.random.bernoulli((1000,), seed, 0.25)
+        >>> 200 < int(ops.sum(ops.cast(hits, "int32"))) < 300
+        True
+    """
+    first, second = bits(shape, seed)
+    p = ops.clip(ops.cast(probability, "float32"), 0.0, 1.0) * 2.0**32
+    # The largest float32 below 2**32: at p = 1 the conversion would overflow.
+    whole = ops.minimum(ops.floor(p), 2.0**32 - 2.0**8)
+    rest = ops.minimum((p - whole) * 2.0**32, 2.0**32 - 2.0**8)
+    whole, rest = (ops.cast(part, "uint32") for part in (whole, rest))
+    is_tie = ops.logical_and(ops.equal(first, whole), ops.less(second, rest))
+    happens = ops.logical_or(ops.less(first, whole), is_tie)
+    return ops.logical_or(happens, ops.greater_equal(p, 2.0**32))
 
 
 def bernoulli_bits(shape, seed, probabilities):

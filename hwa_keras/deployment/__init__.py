@@ -7,14 +7,12 @@ from hwa_keras.deployment.compensation import Compensation
 from hwa_keras.deployment.export import export, export_tflite, verify_export
 from hwa_keras.deployment.output_calibration import calibrate_outputs
 from hwa_keras.deployment.programming import program
-from hwa_keras.deployment.result import DriftResult
 from hwa_keras.deployment.sweep import TIMES, drift_sweep, monte_carlo
 
 __all__ = [
     "TIMES",
     "Chip",
     "Compensation",
-    "DriftResult",
     "adapt_batchnorm",
     "calibrate",
     "calibrate_outputs",

@@ -4,6 +4,7 @@ import functools
 import itertools
 
 import keras
+import numpy as np
 from keras import ops
 
 from hwa_keras import backend
@@ -40,8 +41,9 @@ def adapt_batchnorm(model, calibration, momentum=None, batches=13, batch_size=20
         calibration: Inputs, best in random order: an array, or arrays in a list or
             dictionary for a model with several inputs; or a dataset or other iterable
             of batches, of inputs or of tuples `(inputs, targets)`.
-        momentum: Float in [0, 1). Defaults to 0.015^(1/number of batches), so that
-            the old statistics count for 1.5 % in the end.
+        momentum: Float in [0, 1), of each batch. Defaults to 0.015^(size of the batch
+            / size of all), so that the old statistics count for 1.5 % in the end, and a
+            rest of a batch for less than a whole one.
         batches: Integer ≥ 1, the largest number of batches. Defaults to `13`.
         batch_size: Integer ≥ 1, for arrays: the largest number of inputs in a batch.
             Fewer inputs than `batches·batch_size` make fewer batches, of equal size;
@@ -158,10 +160,14 @@ def reestimate(model, inputs, momentum=None):
     calibration = getattr(model, "_calibration", None)
     if calibration is None or calibration.key != _key(model):
         calibration = model._calibration = _Calibration(model)
-    if momentum is None:
-        momentum = _REMAINDER ** (1 / len(inputs))
-    calibration.run(inputs, momentum)
+    calibration.run(inputs, _momenta(inputs) if momentum is None else momentum)
     return model
+
+
+def _momenta(inputs):
+    """The momentum of each batch, by its share of the examples."""
+    sizes = [int(keras.tree.flatten(batch)[0].shape[0]) for batch in inputs]
+    return [_REMAINDER ** (size / sum(sizes)) for size in sizes]
 
 
 def _key(model):
@@ -216,12 +222,12 @@ class _Calibration:
         self.step = backend.traced(functools.partial(_Calibration._step, self))
 
     def run(self, inputs, momentum):
-        momentum = ops.convert_to_tensor(momentum, "float32")
+        momenta = np.broadcast_to(np.asarray(momentum, "float32"), len(inputs))
         moving = self.statistics + self.seeds
         values = [variable.value for variable in moving]
         fixed = [ops.convert_to_tensor(variable.value) for variable in self.fixed]
-        for batch in inputs:
-            values = self.step(values, fixed, momentum, batch)
+        for batch, own in zip(inputs, momenta, strict=True):
+            values = self.step(values, fixed, ops.convert_to_tensor(own), batch)
         for variable, value in zip(moving, values, strict=True):
             variable.assign(value)
 

@@ -128,6 +128,7 @@ class _Recorder:
 
     def __init__(self, most):
         self.most = most
+        self.steps: dict = {}  # So that a rest of a batch counts for less than a whole.
         self.inputs = collections.defaultdict(list)
         self.sums = collections.defaultdict(list)
 
@@ -135,13 +136,19 @@ class _Recorder:
         magnitudes = _magnitudes(kernel, x)
         # Whole rows: every other value would leave out every other channel.
         rows = magnitudes.reshape(-1, magnitudes.shape[-1])
-        self.inputs[id(kernel)].append(_some(rows, self.most).reshape(-1))
+        self.inputs[id(kernel)].append(self._some(rows, "x", kernel).reshape(-1))
 
     def record_sums(self, kernel, z):
         rank = 1 if kernel.tiling.grid[0] == 1 else 2
         magnitudes = _magnitudes(kernel, z)
         flat = magnitudes.reshape(-1, *magnitudes.shape[-rank:])
-        self.sums[id(kernel)].append(_some(flat, self.most))
+        self.sums[id(kernel)].append(self._some(flat, "z", kernel))
+
+    def _some(self, values, what, kernel):
+        """Evenly spaced ones of many rows, so that they fit in memory."""
+        size = max(1, int(np.prod(values.shape[1:])))
+        step = max(1, len(values) * size // self.most)
+        return values[:: self.steps.setdefault((what, id(kernel)), step)]
 
 
 def _magnitudes(kernel, x):
@@ -153,12 +160,6 @@ def _magnitudes(kernel, x):
             "keras.layers.TimeDistributed), where no values can be recorded. Give its "
             "converters fixed ranges."
         ) from error
-
-
-def _some(values, most):
-    """Evenly spaced ones of many rows, so that they fit in memory."""
-    size = max(1, int(np.prod(values.shape[1:])))
-    return values[:: max(1, len(values) * size // most)]
 
 
 class _Statistic:

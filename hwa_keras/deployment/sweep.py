@@ -18,12 +18,20 @@ from hwa_keras.deployment.compensation import (
 )
 from hwa_keras.deployment.output_calibration import OutputCalibration
 from hwa_keras.deployment.programming import blank_chip
-from hwa_keras.deployment.result import DriftResult
 from hwa_keras.devices.device import check_time
-from hwa_keras.statistics import is_precise
+from hwa_keras.results import Axis, Result
+from hwa_keras.results.estimates import is_precise
 
 __all__ = ["TIMES", "drift_sweep", "monte_carlo"]
 
+_TITLES = {
+    "none": "no compensation",
+    "oracle": "oracle",
+    "measured": "measured GDC",
+    "measured_columns": "measured by column",
+    "measured_ideal": "against targets",
+    "measured_columns_ideal": "against targets, by column",
+}
 TIMES = {
     "1 s": 1.0,
     "1 hour": 3600.0,
@@ -51,6 +59,7 @@ def drift_sweep(
     calibrate="batchnorm",
     verify=0,
     verify_tolerance=0.02,
+    min_chips=30,
 ):
     """Program many chips and evaluate each at many times.
 
@@ -67,15 +76,14 @@ def drift_sweep(
             labels to seconds. Defaults to 1 s, 1 hour, 1 day, 1 month and 1 year.
         chips: Integer ≥ 1, the number of chips, or with `tolerance` the largest
             number; or a `range` of their numbers i, the share of one of several
-            machines, whose results `DriftResult.join` puts together. Defaults to
-            `25`.
+            machines, whose results `Result.join` puts together. Defaults to `25`.
         compensation: What `program` takes, or a list of such. The result knows each by
             its name. Defaults to `"none"`, `"oracle"` and `"measured"`.
         metric: Name of the compiled metric (or `"loss"`) that early stopping, tables
             and plots look at. Defaults to the first metric, else the loss.
         tolerance: Float, or None. Stop once the 95 % interval of the mean of `metric`
-            is within ± tolerance at every time and compensation (and at least five
-            chips were seen).
+            is within ± tolerance at every time and compensation, after `min_chips` at
+            the earliest.
         read_noise: As in `program`. Defaults to `"frozen"`: each chip keeps one draw
             of read noise.
         seed: Integer, the seed of the first chip. Defaults to `0`.
@@ -91,10 +99,12 @@ def drift_sweep(
             each column, by `calibrate_outputs`. Defaults to `"batchnorm"`.
         verify, verify_tolerance: Rounds of closed-loop programming and its tolerance,
             the `verify` and `tolerance` of `program`.
+        min_chips: Integer ≥ 10, the chips before an early stop. Defaults to `30`, of
+            which at least one is dead in 96 % of the cases if one of ten is.
 
     Returns:
-        A `DriftResult`: every chip's metrics, with mean, standard deviation and
-        interval, tables, CSV, JSON and a plot.
+        A `hwa_keras.results.Result` over the axes `compensation` and `time`: every
+        chip's metrics, estimates, yields, tables, CSV, JSON and a plot.
 
     Raises:
         ValueError: If the model is not compiled, the data is empty or an argument is
@@ -113,7 +123,7 @@ def drift_sweep(
     times = _labelled(TIMES if times is None else times)
     compensations = _as_list(compensation)
     chips = _numbers(chips)
-    _check_numbers("drift_sweep", tolerance, batch_size)
+    _check_numbers("drift_sweep", tolerance, batch_size, min_chips, len(chips))
     # One per column first: it gives the chip its gains before anything is compiled.
     first = min(compensations, key=lambda name: as_compensation(name).per)
     options = {"rules": rules, "verify": verify, "tolerance": verify_tolerance}
@@ -125,26 +135,38 @@ def drift_sweep(
     data = evaluable(data, batch_size)
     calibration = _calibration(chip, calibration, calibrate, model)
     bar = progress_bar(len(chips) * len(compensations) * len(times), verbose)
-    records = []
-    result = None
+    samples = {(name, label): {} for name in compensations for label in times}
     for i in chips:
         chip.write(seed + i)
-        if not records:
+        if i == chips[0]:
             _warn_if_nothing_drifts(chip, max(times.values()))
-        records.append(
-            _evaluate_chip(chip, data, times, compensations, bar, calibration)
-        )
-        metric = _metric(metric, records[0])
-        settings = times, compensations, metric, seed, _label(chip), model.name
-        result = DriftResult(records, *settings, numbers=chips[: len(records)])
-        if (
-            tolerance is not None
-            and len(records) < len(chips)
-            and _precise(result, tolerance)
+        for point, values in _evaluate_chip(
+            chip, data, times, compensations, bar, calibration
         ):
+            samples[point][i] = values
+            metric = chosen_metric(metric, values)
+        if i != chips[-1] and _precise(samples, metric, tolerance, min_chips):
             bar.update(bar.target, finalize=True)
             break
-    return result
+    settings = {"device": _label(chip), "seed": seed, "read_noise": read_noise}
+    return Result(
+        model.name, metric, drift_axes(compensations, times), samples, settings
+    )
+
+
+def drift_axes(compensations, times):
+    """The axes of a sweep over compensations and over times, {label: seconds}."""
+    return (
+        Axis(
+            "compensation",
+            compensations,
+            label="drift compensation",
+            titles=[_TITLES[name] for name in compensations],
+        ),
+        Axis(
+            "time", times, label="time since programming", unit="seconds", is_log=True
+        ),
+    )
 
 
 def monte_carlo(
@@ -163,6 +185,7 @@ def monte_carlo(
     calibrate="batchnorm",
     verify=0,
     verify_tolerance=0.02,
+    min_chips=30,
 ):
     """Program many chips and evaluate each once, right after programming.
 
@@ -182,15 +205,16 @@ def monte_carlo(
         verbose: 0 or 1, as in `drift_sweep`. Defaults to `1`.
         calibration: As in `drift_sweep`.
         tolerance: Float, or None. Stop once the 95 % interval of the mean of `metric`
-            is within ± tolerance (and at least five chips were seen).
+            is within ± tolerance, after `min_chips` at the earliest.
         metric: Name of the compiled metric (or `"loss"`) that `tolerance` is about.
             Defaults to the first metric, else the loss.
         read_noise: As in `program`. Defaults to `"frozen"`: each chip is evaluated
             with one draw of read noise.
-        calibrate, verify, verify_tolerance: As in `drift_sweep`.
+        calibrate, verify, verify_tolerance, min_chips: As in `drift_sweep`.
 
     Returns:
-        A dictionary from the names of metrics to arrays of shape `(chips,)`.
+        A `hwa_keras.results.Result` of one point: `result.values(metric="accuracy")`
+        is an array with a number for each chip.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
@@ -198,11 +222,11 @@ def monte_carlo(
         >>> data = np.ones((4, 8)), np.ones((4, 3))
         >>> noise = hwa_keras.noise.ProcessVariation(0.1)
         >>> found = hwa_keras.monte_carlo(model, noise, data, chips=3, verbose=0)
-        >>> found["mae"].shape
+        >>> found.values(metric="mae").shape
         (3,)
     """
     check_count("monte_carlo", chips=chips)
-    _check_numbers("monte_carlo", tolerance, batch_size)
+    _check_numbers("monte_carlo", tolerance, batch_size, min_chips, chips)
     options = {"rules": rules, "verify": verify, "tolerance": verify_tolerance}
     chip = blank_chip(model, device, "none", read_noise, **options)
     check_compiled(chip, model)
@@ -210,17 +234,17 @@ def monte_carlo(
     data = evaluable(data, batch_size)
     calibration = _calibration(chip, calibration, calibrate, model)
     bar = progress_bar(chips, verbose)
-    found = []
+    samples = {(): {}}
     for i in range(chips):
         chip.write(seed + i)
-        found.append(_evaluate(chip, data, calibration))
-        metric = chosen_metric(metric, found[0])
+        samples[()][i] = _evaluate(chip, data, calibration)
+        metric = chosen_metric(metric, samples[()][i])
         bar.add(1)
-        if tolerance is not None and i + 1 < chips:
-            if is_precise([record[metric] for record in found], tolerance):
-                bar.update(bar.target, finalize=True)
-                break
-    return {name: np.array([record[name] for record in found]) for name in found[0]}
+        if i + 1 < chips and _precise(samples, metric, tolerance, min_chips):
+            bar.update(bar.target, finalize=True)
+            break
+    settings = {"device": _label(chip), "seed": seed, "read_noise": read_noise}
+    return Result(model.name, metric, (), samples, settings)
 
 
 def _numbers(chips):
@@ -232,10 +256,18 @@ def _numbers(chips):
     return chips
 
 
-def _check_numbers(owner, tolerance, batch_size):
-    if tolerance is not None:
-        check_positive(owner, tolerance=tolerance)
+def _check_numbers(owner, tolerance, batch_size, min_chips, chips):
     check_count(owner, batch_size=batch_size)
+    check_count(owner, least=10, min_chips=min_chips)
+    if tolerance is None:
+        return
+    check_positive(owner, tolerance=tolerance)
+    if chips <= min_chips:
+        raise ValueError(
+            f"`tolerance` of {owner} stops after min_chips={min_chips} chips at the "
+            f"earliest, and there are {chips}. Allow more `chips`, or leave "
+            "`tolerance` out."
+        )
 
 
 def check_compiled(evaluated, model):
@@ -255,16 +287,13 @@ def progress_bar(target, verbose):
 
 
 def _evaluate_chip(chip, data, times, compensations, bar, calibration):
-    """{compensation: {time label: {metric: value}}} of one chip."""
-    record = {}
+    """Pairs of a point, (compensation, time label), and {metric: value} of one chip."""
     for name in compensations:
         chip.compensation = name
-        record[name] = {}
         for label, seconds in times.items():
             chip.t = seconds
-            record[name][label] = _evaluate(chip, data, calibration)
+            yield (name, label), _evaluate(chip, data, calibration)
             bar.add(1)
-    return record
 
 
 def _calibration(chip, inputs, calibrate, model):
@@ -368,10 +397,6 @@ def _label(chip):
     return ", ".join(dict.fromkeys(repr(tile.device) for tile in chip.tiles))
 
 
-def _metric(metric, record):
-    return chosen_metric(metric, next(iter(next(iter(record.values())).values())))
-
-
 def chosen_metric(metric, values):
     """The metric asked for, or the first of the values found, or else the loss."""
     if metric is None:
@@ -383,9 +408,9 @@ def chosen_metric(metric, values):
     return metric
 
 
-def _precise(result, tolerance):
-    return all(
-        is_precise(result.samples(c, label), tolerance)
-        for c in result.compensations
-        for label in result.times
+def _precise(samples, metric, tolerance, fewest):
+    """Whether the interval of a metric is within a tolerance at all points."""
+    return tolerance is not None and all(
+        is_precise([values[metric] for values in chips.values()], tolerance, fewest)
+        for chips in samples.values()
     )

@@ -45,7 +45,7 @@ class DropConnect(Noise):
         self.rate = check_rate("DropConnect", rate)
 
     def perturb(self, w, seed, scale):
-        dropped = random.uniform(ops.shape(w), seed) < self.rate * scale
+        dropped = random.bernoulli(ops.shape(w), seed, self.rate * scale)
         return ops.where(dropped, ops.zeros_like(w), w)
 
     def get_config(self):
@@ -251,7 +251,7 @@ class StuckAt(ChipNoise):
         self.value = float(value)
 
     def vary(self, w, seed, scale):
-        stuck = random.uniform(ops.shape(w), seed) < self.rate * scale
+        stuck = random.bernoulli(ops.shape(w), seed, self.rate * scale)
         return ops.where(stuck, self.value * ops.max(ops.abs(w)), w)
 
     def get_config(self):

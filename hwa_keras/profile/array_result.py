@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 import rich.table
 from rich.text import Text
 
-from hwa_keras.profile.printed import Printed, readable
+from hwa_keras.results import Tabular
+from hwa_keras.results.text import readable
 
 __all__ = ["PARTS", "ArrayEnergy", "KernelArrayEnergy"]
 
@@ -63,7 +64,7 @@ class KernelArrayEnergy:
 
 
 @dataclass(frozen=True)
-class ArrayEnergy(Printed):
+class ArrayEnergy(Tabular):
     """What the arrays of a model take for one example: what `array_energy` returns.
 
     Printed, it is a table, and under it what was assumed.
@@ -144,6 +145,13 @@ class ArrayEnergy(Printed):
         """
         self._check_si("A power in watts")
         return kernel.total / kernel.seconds
+
+    def rows(self):
+        """A list of dictionaries: one for each kernel."""
+        return [{"model": self.name, **kernel.to_dict()} for kernel in self.kernels]
+
+    def tables(self):
+        return [self.table(), self.totals()]
 
     def to_dict(self):
         """The figures as a dictionary that JSON can hold."""

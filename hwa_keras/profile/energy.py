@@ -12,7 +12,7 @@ from hwa_keras.core.checks import check_count, check_positive, is_number
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.devices.sram import relative_energy
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
-from hwa_keras.profile.printed import Printed
+from hwa_keras.results import Tabular
 
 __all__ = [
     "PJ_PER_BIT",
@@ -41,7 +41,6 @@ Polytechnique Montréal, 2024.
 
 WIDE_RESNET_28_10_WEIGHTS = 36_461_232
 """Weights of the 29 kernels of WideResNet-28-10 for CIFAR-10, the thesis's unit."""
-
 
 _SRAMS = (("sram_8_kib", 2**16), ("sram_32_kib", 2**18), ("sram_1_mib", 2**23))
 
@@ -136,7 +135,7 @@ class KernelEnergy:
 
 
 @dataclass(frozen=True)
-class MemoryEnergy(Printed):
+class MemoryEnergy(Tabular):
     """What the memory of a model's kernels costs: what `memory_energy` returns.
 
     Printed, it is a table.
@@ -214,6 +213,13 @@ class MemoryEnergy(Printed):
             f"once, {self.pj_per_bit:.3g} pJ a reliable bit ({self.memory}), "
             "Horowitz, ISSCC 2014"
         )
+
+    def rows(self):
+        """A list of dictionaries: one for each kernel."""
+        return [{"model": self.name, **kernel.to_dict()} for kernel in self.kernels]
+
+    def tables(self):
+        return [self.table(), self.totals()]
 
     def to_dict(self):
         """The figures as a dictionary that JSON can hold."""

@@ -7,7 +7,8 @@ from typing import Any
 import rich.table
 from rich.text import Text
 
-from hwa_keras.profile.printed import Printed, readable
+from hwa_keras.results import Tabular
+from hwa_keras.results.text import readable
 
 __all__ = ["LayerSummary", "ModelSummary"]
 
@@ -81,7 +82,7 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
-class ModelSummary(Printed):
+class ModelSummary(Tabular):
     """What a model costs: what `summary` returns. Printed, it is a table.
 
     Args:
@@ -163,6 +164,10 @@ class ModelSummary(Printed):
         """The share of operations, of those counted, with 2 bits or fewer."""
         low = sum(count for bits, count in self.macs.items() if bits <= 2)
         return low / max(1, self.total_macs)
+
+    def rows(self):
+        """A list of dictionaries: one for each layer."""
+        return [{"model": self.name, **layer.to_dict()} for layer in self.layers]
 
     def to_dict(self):
         """The figures as a dictionary that JSON can hold."""
@@ -297,7 +302,7 @@ class ModelSummary(Printed):
 
     def tables(self):
         energies = [self.energy_table()] if self.energies else []
-        return [*super().tables(), *energies]
+        return [self.table(), self.totals(), *energies]
 
     def energy_table(self):
         """The energies of one example and their sources, as a `rich.table.Table`."""

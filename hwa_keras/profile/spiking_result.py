@@ -6,7 +6,8 @@ import rich.table
 from rich.text import Text
 
 from hwa_keras.core.checks import check_not_negative
-from hwa_keras.profile.printed import Printed, readable
+from hwa_keras.results import Tabular
+from hwa_keras.results.text import readable
 
 __all__ = [
     "PJ_PER_ACCUMULATE",
@@ -109,7 +110,7 @@ class SpikingLayerEnergy:
 
 
 @dataclass(frozen=True)
-class SpikingEnergy(Printed):
+class SpikingEnergy(Tabular):
     """What a spiking network takes for one example: what `spiking_energy` returns.
 
     Printed, it is a table, and under it sums, sources and what was assumed.
@@ -172,6 +173,13 @@ class SpikingEnergy(Printed):
     def source(self):
         """Where the figures come from, in one line."""
         return f"spiking_energy; {self.device}"
+
+    def rows(self):
+        """A list of dictionaries: one for each layer."""
+        return [{"model": self.name, **layer.to_dict()} for layer in self.layers]
+
+    def tables(self):
+        return [self.table(), self.totals()]
 
     def to_dict(self):
         """The figures as a dictionary that JSON can hold."""

@@ -14,8 +14,8 @@ from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.constraints import HistogramClip
 from hwa_keras.conversion import to_hwa
 from hwa_keras.core.checks import check_choice, check_count, check_positive
-from hwa_keras.core.files import write_text
 from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.results import write_text
 
 __all__ = ["LanguageModelRecipe", "tokens_of", "tune_language_model"]
 

@@ -16,8 +16,8 @@ import keras
 
 from hwa_keras import datasets, noise, training
 from hwa_keras.constraints import HistogramClip
-from hwa_keras.core import files
 from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.results import write_json, write_whole
 from hwa_keras.training import workers
 
 __all__ = ["PHASES", "load", "open_run", "train"]
@@ -59,7 +59,7 @@ def open_run(out, settings, phases=PHASES, resume=False, overwrite=False):
     for path in written:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
-    files.write_text(record, json.dumps(said, indent=1))
+    write_json(record, said)
 
 
 def _check_resumable(record, settings):
@@ -156,7 +156,7 @@ def _train_phase(task, phase, model, result, epochs, callbacks, out):
         task.validation,
     )
     task.finish(model, folder)
-    files.write_whole(out / f"{phase}.keras", result.save)
+    write_whole(out / f"{phase}.keras", result.save)
     shutil.rmtree(folder / "backup")
 
 

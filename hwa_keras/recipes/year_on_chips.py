@@ -1,26 +1,24 @@
 """A year on chips for the networks of a recipe: tables, plot, page, export."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import keras
 from rich.console import Console
 
-from hwa_keras.analysis.report import report
-from hwa_keras.core import files
 from hwa_keras.deployment import (
     TIMES,
-    DriftResult,
     drift_sweep,
     export,
     program,
     verify_export,
 )
 from hwa_keras.deployment.sweep import evaluable
+from hwa_keras.results import Result, report, write_json
 from hwa_keras.training import workers
 
 __all__ = ["follow_for_a_year"]
+
 
 COMPENSATIONS = ("none", "measured")
 
@@ -108,7 +106,7 @@ def _sweep(task, name, model, out, compensation, calibration):
         shares = workers.shared(f"{name}.json", result.to_dict(), out)
         if number:
             return result
-        result = DriftResult.join(*map(DriftResult.from_dict, shares))
+        result = Result.join(*map(Result.from_dict, shares))
     console.print(result.table())
     return result
 
@@ -121,9 +119,9 @@ def _write_numbers(task, software, on_chip_test, results, out):
         "software_on_chip_test": on_chip_test,
         "results": [result.to_dict() for result in results],
     }
-    files.write_text(out / "results.json", json.dumps(content, indent=1))
+    write_json(out / "results.json", content)
     first, *others = results
-    files.write_whole(out / "results.csv", lambda path: first.to_csv(path, *others))
+    first.to_csv(out / "results.csv", *others)
 
 
 def _illustrate(task, models, results, notes, out):

@@ -3,15 +3,13 @@
 import json
 from pathlib import Path
 
-from hwa_keras.core.files import write_text
+from hwa_keras.results import write_text
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
 
 
 def write_checkpoint(path, state):
     """Write the state of a search; what was there stays until all is written."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(state))
 
 

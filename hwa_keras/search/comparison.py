@@ -1,23 +1,16 @@
 """compare: what searches take at equal gain, over several seeds."""
 
 import numpy as np
-import rich.table
 
-from hwa_keras.deployment.result import (
-    Result,
-    cell,
-    draw_band,
-    finish,
-    new_axes,
-    next_color,
-    without_nan,
-)
-from hwa_keras.statistics import estimate
+from hwa_keras.results import Tabular, estimate
+from hwa_keras.results.plots import draw_band, finish, new_axes, next_color
+from hwa_keras.results.tabular import cell, plain_table
+from hwa_keras.results.text import from_json_number, plot_text
 
 __all__ = ["Comparison", "compare"]
 
 
-class Comparison(Result):
+class Comparison(Tabular):
     """The cost of searches relative to one of them, at equal gain along the front.
 
     `compare` makes one.
@@ -76,29 +69,34 @@ class Comparison(Result):
 
     def to_dict(self):
         """Everything, each seed's ratio included, as what JSON can hold."""
-        return without_nan(
-            {
-                "baseline": self.baseline,
-                "cost": self.cost,
-                "gain": self.gain,
-                "levels": self.levels.tolist(),
-                "ratios": {name: r.tolist() for name, r in self.ratios.items()},
-                "summary": self.rows(),
-            }
-        )
+        return {
+            "baseline": self.baseline,
+            "cost": self.cost,
+            "gain": self.gain,
+            "levels": self.levels.tolist(),
+            "ratios": {name: r.tolist() for name, r in self.ratios.items()},
+            "summary": self.rows(),
+        }
+
+    @classmethod
+    def from_dict(cls, content):
+        """The comparison that `to_dict` wrote."""
+        ratios = {
+            name: [[from_json_number(v) for v in row] for row in rows]
+            for name, rows in content["ratios"].items()
+        }
+        names = content["baseline"], content["levels"]
+        return cls(*names, ratios, content["cost"], content["gain"])
 
     def table(self):
         """A `rich` table: mean ± half-width of the 95 % interval."""
         title = f"{self.cost} in units of {self.baseline}'s, at equal {self.gain}"
-        table = rich.table.Table(title=title)
-        table.add_column(self.gain)
-        for name in self.ratios:
-            table.add_column(name, justify="right")
+        rows = []
         for i, level in enumerate(self.levels):
             found = [self.estimate(name, i) for name in self.ratios]
             cells = ["—" if each is None else cell(each) for each in found]
-            table.add_row(f"{level:.4g}", *cells)
-        return table
+            rows.append([f"{level:.4g}", *cells])
+        return plain_table(title, [self.gain, *self.ratios], rows)
 
     def plot(self, path=None, axes=None):
         """Draw the ratios over the gain, with bands of 95 %.
@@ -117,8 +115,8 @@ class Comparison(Result):
             levels, kept = self.levels[reached], [found[i] for i in reached]
             draw_band(axes, levels, kept, name, next_color(axes), marker="o")
         axes.axhline(1.0, color="0.6", linewidth=1, zorder=0)
-        axes.set_xlabel(self.gain)
-        axes.set_ylabel(f"{self.cost} / {self.cost} of {self.baseline}")
+        axes.set_xlabel(plot_text(self.gain))
+        axes.set_ylabel(plot_text(f"{self.cost} / {self.cost} of {self.baseline}"))
         return finish(axes, len(self.ratios), path)
 
 

@@ -16,7 +16,7 @@ from hwa_keras.deployment import monte_carlo
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.deployment.sweep import chosen_metric
 from hwa_keras.devices import Memristor
-from hwa_keras.profile import array_energy
+from hwa_keras.profile.array_energy import array_energy
 from hwa_keras.search.range_front import RangeFront, RangePoint
 
 __all__ = ["optimize_ranges"]
@@ -257,4 +257,4 @@ class _Accuracy:
             seed=self.seed,
             verbose=0,
         )
-        return point.measured(found[metric])
+        return point.measured(found.values(metric=metric))

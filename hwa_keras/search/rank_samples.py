@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwa_keras.core.checks import check_count, check_not_negative
-from hwa_keras.deployment.result import finish, new_axes, next_color
+from hwa_keras.results.plots import finish, new_axes, next_color
+from hwa_keras.results.text import plot_text
 
 __all__ = ["RankSamples", "rank_samples"]
 
@@ -64,7 +65,7 @@ class RankSamples:
             The axes.
         """
         axes = axes or new_axes()
-        label = f"{self.name}, ε = {self.epsilon:g}"
+        label = plot_text(f"{self.name}, ε = {self.epsilon:g}")
         style = {"marker": "o", "markersize": 3, "color": next_color(axes)}
         axes.plot(*self.front(), label=label, **style)
         axes.set_xlabel("difference δ, relative to the range over networks")

@@ -1,14 +1,13 @@
 """SearchResult: the networks that no other beats, and how the search found them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import rich.table
 
-from hwa_keras.deployment.result import Result, finish, new_axes, next_color
+from hwa_keras.results.plots import finish, new_axes, next_color
+from hwa_keras.results.tabular import Tabular, plain_table
+from hwa_keras.results.text import from_json_number, plot_text
 from hwa_keras.search.design_space import Candidate
 
 __all__ = ["SearchResult", "Solution"]
@@ -33,10 +32,11 @@ class Solution:
     @classmethod
     def from_dict(cls, content):
         """The solution that `to_dict` wrote."""
-        return cls(Candidate.from_dict(content), dict(content["values"]))
+        values = {k: from_json_number(v) for k, v in content["values"].items()}
+        return cls(Candidate.from_dict(content), values)
 
 
-class SearchResult(Result):
+class SearchResult(Tabular):
     """The front of a search, by which candidates trade one objective for another.
 
     `search` makes one.
@@ -190,45 +190,35 @@ class SearchResult(Result):
             content["reference"],
         )
 
-    @classmethod
-    def from_json(cls, path):
-        """The result that `to_json` wrote to a path."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-
     def table(self):
         """A `rich` table of the front."""
         title = f"{self.mode}, seed {self.seed}: {len(self.front)} on the front"
         if self.failures:
             title += f", {len(self.failures)} failed"
-        table = rich.table.Table(title=title)
-        names = list(self.front[0].values)
-        for name in names:
-            table.add_column(name, justify="right")
-        table.add_column("network")
-        table.add_column("g_u / default")
+        names, rows = list(self.front[0].values), []
         for solution in self.front:
             config = solution.candidate.config.items()
             used = [m for m in solution.candidate.multipliers if m > 0]
             span = f"{min(used):.3g} to {max(used):.3g}" if used else "—"
-            table.add_row(
-                *(f"{solution.values[name]:.4g}" for name in names),
-                " ".join(f"{name}={option}" for name, option in config),
-                span,
-            )
-        return table
+            network = " ".join(f"{name}={option}" for name, option in config)
+            values = (f"{solution.values[name]:.4g}" for name in names)
+            rows.append([network, span, *values])
+        return plain_table(title, ["network", "g_u / default", *names], rows, named=2)
 
-    def plot(self, path=None, axes=None, cost="power", gain="accuracy"):
+    def plot(self, path=None, axes=None, cost=None, gain=None):
         """Draw the front, the gain over the cost.
 
         Args:
             path: Where to write the figure (its ending tells the format), or None.
             axes: Matplotlib axes to draw on, such as those that the `plot` of another
                 result returned; or None for a new figure.
-            cost, gain: As in `least_at`.
+            cost: Name of an objective, or None for the first to minimize.
+            gain: The same, for the first to maximize.
 
         Returns:
             The axes.
         """
+        cost, gain = cost or self._first("min"), gain or self._first("max")
         axes = axes or new_axes()
         order = np.argsort(self.values(cost), kind="stable")
         axes.plot(
@@ -237,11 +227,16 @@ class SearchResult(Result):
             marker="o",
             markersize=3,
             color=next_color(axes),
-            label=f"{self.mode}, seed {self.seed}",
+            label=plot_text(f"{self.mode}, seed {self.seed}"),
         )
-        axes.set_xlabel(cost)
-        axes.set_ylabel(gain)
+        axes.set_xlabel(plot_text(cost))
+        axes.set_ylabel(plot_text(gain))
         return finish(axes, min(len(axes.lines), 4), path)
+
+    def _first(self, direction):
+        """The first objective of a direction, or if there is none the first."""
+        names = [n for n, d in self.directions.items() if d == direction]
+        return (names or list(self.directions))[0]
 
     def plot_history(self, path=None, axes=None):
         """Draw the hypervolume over the generations; arguments as in `plot`."""
@@ -250,7 +245,7 @@ class SearchResult(Result):
             [each["generation"] for each in self.history],
             [each["hypervolume"] for each in self.history],
             color=next_color(axes),
-            label=f"{self.mode}, seed {self.seed}",
+            label=plot_text(f"{self.mode}, seed {self.seed}"),
         )
         axes.set_xlabel("generation")
         axes.set_ylabel("hypervolume of the front")

@@ -212,8 +212,8 @@ class DriftObjective(SubnetObjective):
             seed=self.seed,
             verbose=0,
         )
-        [name] = found.compensations
-        return {"drift_accuracy": found.estimate(name, "later").mean}
+        [(name,)] = found.series
+        return {"drift_accuracy": found.estimate(name, "later", metric="accuracy").mean}
 
 
 class LatencyObjective(SubnetObjective):

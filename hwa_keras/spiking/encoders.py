@@ -92,8 +92,9 @@ class RateEncoder(SavesSeeds, keras.layers.Layer):
     def call(self, inputs):
         x = ops.expand_dims(ops.cast(inputs, "float32"), 1)
         shape = (ops.shape(inputs)[0], self.steps, *inputs.shape[1:])
-        u = random.uniform(shape, random.next_seed(self.seed_generator))
-        return ops.cast(u < x * self.max_rate, self.compute_dtype)
+        seed = random.next_seed(self.seed_generator)
+        spikes = random.bernoulli(shape, seed, x * self.max_rate)
+        return ops.cast(spikes, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.steps, *input_shape[1:])

@@ -263,6 +263,7 @@ def _not_converted(layer):
 def _ceilings(plan, data, quantile, batch_size):
     """{place in the plan: λ} of the neurons."""
     values: dict = {i: [] for i, (kind, _) in enumerate(plan) if kind == "neurons"}
+    steps: dict = {}  # Of all batches the same: a rest counts for less than a whole.
     for x in _batches(data, batch_size):
         before = None
         for place, (_, layer) in enumerate(plan):
@@ -270,7 +271,8 @@ def _ceilings(plan, data, quantile, batch_size):
             before = layer
             if place in values:
                 found = ops.convert_to_numpy(x).ravel()
-                values[place].append(found[:: -(-found.size // _MOST_VALUES)])
+                step = steps.setdefault(place, -(-found.size // _MOST_VALUES))
+                values[place].append(found[::step])
     return {
         place: _ceiling(plan[place][1].name, np.concatenate(found), quantile)
         for place, found in values.items()

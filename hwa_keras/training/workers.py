@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from hwa_keras.core import files
+from hwa_keras.results import write_json
 
 __all__ = ["find", "fit", "own_folder", "scope", "shared", "start"]
 
@@ -46,7 +46,7 @@ def shared(name, content, folder):
     """
     number, count = find()
     own = folder / name
-    files.write_text(own, json.dumps(content))
+    write_json(own, content)
     if number:
         return []
     others = [folder / f"worker_{i}" / name for i in range(1, count)]

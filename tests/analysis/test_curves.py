@@ -1,8 +1,5 @@
 """Curves of a metric over noise and bits, and what correlates with them."""
 
-import csv
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ import hwa_keras
 from hwa_keras import circuits, noise, random
 from hwa_keras.analysis import (
     Correlation,
-    Curve,
     correlation,
     quantization_curve,
     robustness_curve,
@@ -69,7 +65,7 @@ def test_every_sample_is_that_of_the_kernels_off_by_the_draws_of_its_chip():
         model, (X, Y), [0.1, 0.4], repeats=3, metric="loss", seed=7, verbose=0
     )
     assert curve.levels == [0.1, 0.4] and curve.name == model.name
-    assert "σ_c" in curve.quantity
+    assert "σ_c" in curve.axes[0].label
     for sigma in curve.levels:
         expected = [
             mse(
@@ -111,7 +107,7 @@ def test_samples_are_those_of_programmed_chips(on_hardware):
     chip = hwa_keras.program(model, device, seed=4, read_noise="off")
     found = chip.evaluate(x, y, verbose=0, return_dict=True)
     for name, value in found.items():
-        assert curve.values(0.3, name)[1] == pytest.approx(value, rel=1e-4)
+        assert curve.values(0.3, metric=name)[1] == pytest.approx(value, rel=1e-4)
 
 
 def test_another_noise_is_scaled_by_each_sigma_and_not_changed():
@@ -121,11 +117,13 @@ def test_another_noise_is_scaled_by_each_sigma_and_not_changed():
     curve = robustness_curve(
         model, (X, Y), [0.5], repeats=2, noise=chain, metric="loss", verbose=0
     )
-    assert curve.quantity == "scale of Compose"
+    assert curve.axes[0].label == "scale of Compose"
     assert float(chain.scale.value) == 1.0
     chain.scale.assign(0.5)
     found = hwa_keras.monte_carlo(model, chain, (X, Y), chips=2, verbose=0)
-    np.testing.assert_allclose(curve.values(0.5), found["loss"], rtol=1e-4)
+    np.testing.assert_allclose(
+        curve.values(0.5), found.values(metric="loss"), rtol=1e-4
+    )
 
 
 @pytest.mark.slow
@@ -142,9 +140,11 @@ def test_batchnorm_is_adapted_on_every_chip():
     found = hwa_keras.monte_carlo(
         model, device, (X, Y), chips=2, calibration=batches, **common
     )
-    np.testing.assert_allclose(curve.values(0.3), found["loss"], rtol=1e-4)
+    np.testing.assert_allclose(
+        curve.values(0.3), found.values(metric="loss"), rtol=1e-4
+    )
     plain = robustness_curve(model, (X, Y), [0.3], repeats=2, **common)
-    assert not np.allclose(plain.values(0.3), found["loss"], rtol=1e-2)
+    assert not np.allclose(plain.values(0.3), found.values(metric="loss"), rtol=1e-2)
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -161,7 +161,7 @@ def test_one_sample_suffices_where_nothing_is_perturbed():
     curve = robustness_curve(model, (X, Y), **common)
     assert [curve.values(s).size for s in curve.levels] == [1, 3]
     plain = model.evaluate(X, Y, verbose=0, return_dict=True)
-    assert curve.values(0.0, "mae") == pytest.approx(plain["mae"], rel=1e-5)
+    assert curve.values(0.0, metric="mae") == pytest.approx(plain["mae"], rel=1e-5)
     inexact = robustness_curve(model, (X, Y), noise=Offset(), **common)
     assert inexact.values(0.0).size == 3
 
@@ -198,119 +198,13 @@ def test_the_model_is_left_as_it_is():
         np.testing.assert_array_equal(old, new)
 
 
-def curve_of(samples, name="net", quantity="bits per weight"):
-    return Curve(name, quantity, "accuracy", samples)
-
-
-SAMPLES = {
-    8: {"loss": [0.1], "accuracy": [0.97]},
-    4: {"loss": [0.3, 0.5, 0.4], "accuracy": [0.9, 0.8, 0.85]},
-}
-
-
-def test_writes_csv_json_and_table(tmp_path):
-    curve, other = curve_of(SAMPLES), curve_of({0.1: SAMPLES[4]}, "other", "σ_c")
-    curve.to_csv(tmp_path / "curve.csv", other)
-    with (tmp_path / "curve.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["level"] for row in rows] == ["8", "8", "4", "4", "0.1", "0.1"]
-    for row in rows[2:4]:
-        found = curve.estimate(int(row["level"]), row["metric"])
-        assert float(row["mean"]) == found.mean
-        assert float(row["std"]) == found.std
-        assert float(row["low95"]) == found.low
-        assert float(row["high95"]) == found.high
-        assert int(row["samples"]) == 3
-    curve.to_json(tmp_path / "curve.json")
-    content = json.loads((tmp_path / "curve.json").read_text())
-    assert content["samples"][1] == {"level": 4, **SAMPLES[4]}
-    assert content["summary"][0]["std"] is None
-    assert "0.9700" in str(curve) and "0.8500 ± 0.1242" in str(curve)
-
-
-def test_plots_curves_on_one_figure(tmp_path):
-    axes = curve_of(SAMPLES).plot()
-    curve_of(SAMPLES, "other").plot(tmp_path / "curves.png", axes=axes)
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [line.get_label() for line in axes.get_lines()] == ["net", "other"]
-    assert axes.get_xlabel() == "bits per weight"
-    np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [4, 8])
-    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.85, 0.97])
-    low, high = np.sort(axes.collections[0].get_paths()[0].vertices[:, 1])[[0, -1]]
-    found = curve_of(SAMPLES).estimate(4)
-    assert (low, high) == pytest.approx((found.low, found.high))
-
-
-def test_plots_levels_with_names(tmp_path):
-    named = {"none": SAMPLES[8], "rotation 20°": SAMPLES[4]}
-    axes = curve_of(named).plot()
-    curve_of(named, "other").plot(tmp_path / "shifts.png", axes=axes)
-    assert (tmp_path / "shifts.png").read_bytes().startswith(b"\x89PNG")
-    ticks = [label.get_text() for label in axes.get_xticklabels()]
-    assert ticks == ["none", "rotation\n20°"]
-    assert len({line.get_color() for line in axes.lines}) == 2
-
-
-def test_crowded_names_are_turned_and_nothing_lies_on_them(tmp_path):
-    names = [f"block{i // 7}_unit{i % 7}_conv/kernel" for i in range(28)]
-    curve = curve_of({name: SAMPLES[4] for name in ["all at 0.01", *names]})
-    axes = curve.plot(tmp_path / "layers.png")
-    labels = axes.get_xticklabels()
-    assert [label.get_text() for label in labels] == curve.levels
-    assert {label.get_rotation() for label in labels} == {90.0}
-    ends = [label.get_window_extent() for label in labels]
-    assert all(a.x1 <= b.x0 for a, b in zip(ends, ends[1:], strict=False))
-    legend = axes.get_legend().get_window_extent()
-    assert legend.y0 >= axes.get_window_extent().y1
-
-
-def test_boxes_reach_from_quartile_to_quartile_and_whiskers_to_the_extremes(tmp_path):
-    samples = [0.1, 0.5, 0.6, 0.7, 0.9]
-    levels = {"a": {"accuracy": samples}, "b": {"accuracy": [0.2, 0.4]}}
-    axes = curve_of(levels).plot(boxes=True)
-    curve_of({"b": levels["b"]}, "other").plot(
-        tmp_path / "boxes.png", axes=axes, boxes=True
-    )
-    assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
-    low, high = axes.patches[0].get_path().vertices[:, 1][[0, 2]]
-    assert (low, high) == pytest.approx(tuple(np.quantile(samples, [0.25, 0.75])))
-    drawn = np.concatenate([line.get_ydata() for line in axes.lines[:5]])
-    assert {0.1, 0.6, 0.9} <= set(drawn.round(6))
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["a", "b"]
-    # A box of the second curve stands beside that of the first at its level.
-    middles = [p.get_path().vertices[:2, 0].mean() for p in axes.patches]
-    assert middles[:2] == pytest.approx([0, 1]) and 1.3 < middles[2] < 1.7
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend == ["net", "other"]
-    axes = curve_of(SAMPLES).plot(boxes=True)  # Of numbers: at equal distances.
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "4"]
-
-
-@pytest.mark.parametrize(
-    ("samples", "message"),
-    [
-        ({}, "`samples` is empty"),
-        ({8: {"loss": [1.0]}}, "'accuracy' was not measured at the level 8.*loss"),
-        ({8: {"accuracy": []}}, "level 8 has no sample of 'accuracy'"),
-    ],
-)
-def test_a_curve_without_samples_is_refused(samples, message):
-    with pytest.raises(ValueError, match=message):
-        curve_of(samples)
-
-
-def test_an_unknown_level_is_named():
-    with pytest.raises(ValueError, match="level 5 was not measured. Levels: 8, 4"):
-        curve_of(SAMPLES).values(5)
-
-
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
         ({"sigmas": []}, "`sigmas` must be one or more"),
         ({"sigmas": [-0.1]}, "finite numbers ≥ 0"),
         ({"sigmas": [float("nan")]}, "finite numbers ≥ 0"),
-        ({"repeats": 0}, "`repeats` must be an integer"),
+        ({"repeats": 0}, "`repeats` of robustness_curve must be an integer"),
         ({"metric": "f1"}, "not among the compiled ones: .*mae"),
         ({"data": None}, "`data` is missing"),
         ({"noise": "flash"}, "Unknown noise 'flash'"),

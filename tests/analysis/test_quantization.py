@@ -49,7 +49,7 @@ def test_kernels_after_the_first_are_rounded(around):
         )
         model.compile("adam", "mse")
     curve = quantization_curve(model, (X, Y), (8, 3), metric="loss", verbose=0)
-    assert curve.levels == [8, 3] and curve.quantity == "bits per weight"
+    assert curve.levels == [8, 3] and curve.axes[0].label == "bits per weight"
     for bits in curve.levels:
         expected = mse([first, *(rounded(w, bits) for w in rest)], Y)
         assert curve.values(bits).tolist() == pytest.approx([expected], rel=1e-4)

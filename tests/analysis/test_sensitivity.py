@@ -76,7 +76,7 @@ def test_every_sample_is_that_of_a_chip_with_these_bits_flipped():
     model = quantized()
     curve = measure(model, p_base=0.1, p_probe=0.4, seed=7)
     assert curve.levels == ["all at 0.1", "first/kernel", "second/kernel"]
-    assert curve.quantity == "kernel at p = 0.4, others at 0.1"
+    assert curve.axes[0].label == "kernel at p = 0.4, others at 0.1"
     assert curve.name == model.name and curve.metric == "loss"
     check_by_hand(curve, model, BOTH, noise.BitFlip, (7, 8))
 
@@ -114,12 +114,14 @@ def test_with_another_noise_levels_are_factors_on_its_scale():
 def test_base_and_robustness_curve_are_measured_on_the_same_chips():
     model = plain()
     curve = measure(model, noise="programming_noise", p_base=0.5, p_probe=3.0)
-    assert curve.quantity == "kernel at scale 3 of ProgrammingNoise, others at 0.5"
+    assert curve.axes[0].label == "kernel at scale 3 of ProgrammingNoise, others at 0.5"
     for sigma, level in (0.5, "all at 0.5"), (3.0, "dense4/kernel"):
         other = robustness_curve(
             model, (X, Y), [sigma], 2, "programming_noise", verbose=0
         )
-        same = np.allclose(curve.values(level), other.values(sigma, "loss"), rtol=1e-5)
+        same = np.allclose(
+            curve.values(level), other.values(sigma, metric="loss"), rtol=1e-5
+        )
         assert same == (level == "all at 0.5")
 
 
@@ -187,7 +189,7 @@ def test_batchnorm_is_adapted_on_every_chip():
     )
     for level, sigma in zip(curve.levels, expected.levels, strict=True):
         np.testing.assert_allclose(
-            curve.values(level), expected.values(sigma, "loss"), rtol=1e-5
+            curve.values(level), expected.values(sigma, metric="loss"), rtol=1e-5
         )
 
 
@@ -230,8 +232,8 @@ def test_the_model_and_the_noise_are_left_as_they_are():
         ({"p_base": 0.6}, "`p_base` of layer_sensitivity is the probability.*0 to 0.5"),
         ({"p_probe": -0.1}, "`p_probe` of layer_sensitivity .* p_probe=-0.1"),
         ({"p_probe": float("nan"), "noise": "programming_noise"}, "`p_probe` of layer"),
-        ({"repeats": 0}, "`repeats` must be an integer ≥ 1. Received: repeats=0"),
-        ({"repeats": 2.0}, "`repeats` must be an integer"),
+        ({"repeats": 0}, "`repeats` of layer_sensitivity .* Received: repeats=0"),
+        ({"repeats": 2.0}, "`repeats` of layer_sensitivity must be an integer"),
         ({"metric": "f1"}, "not among the compiled ones: .*mae"),
         ({"noise": "flash"}, "Unknown noise 'flash'"),
     ],

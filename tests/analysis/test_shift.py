@@ -122,10 +122,10 @@ def test_every_level_is_the_evaluation_of_the_shifted_images():
     images = {"none": X, "rotation 40°": rotate(X, 40), "zoom 60 %": zoom(X, 60)}
     for label, shown in images.items():
         outputs = ops.convert_to_numpy(model(shown))
-        assert curve.values(label, "loss") == pytest.approx(
+        assert curve.values(label, metric="loss") == pytest.approx(
             np.mean((outputs - Y) ** 2), rel=1e-4
         )
-    losses = [curve.values(label, "loss").item() for label in curve.levels]
+    losses = [curve.values(label, metric="loss").item() for label in curve.levels]
     assert len(set(losses)) == 9
     for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(new))

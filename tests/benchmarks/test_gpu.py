@@ -16,7 +16,8 @@ from PIL import Image
 
 import hwa_keras
 from benchmarks import gpu_chips, gpu_data, gpu_recipe
-from hwa_keras.deployment import DriftResult
+from hwa_keras.deployment.sweep import drift_axes
+from hwa_keras.results import Result
 from tests import fresh
 
 ROOT = Path(__file__).parents[2]
@@ -219,10 +220,10 @@ def test_as_many_chips_as_fit(monkeypatch, deadline, chips):
     def drift_sweep(model, device, data, times, chips, compensation, **_):
         # 5 seconds a chip, 20 more for the first one of a network.
         time.now += 2.5 * len(chips) + 10 * (chips[0] == 0)
-        record = {c: {t: {"accuracy": 0.5} for t in times} for c in compensation}
-        records = [record for _ in chips]
-        rest = "accuracy", 0, "pcm", "model"
-        return DriftResult(records, times, compensation, *rest, numbers=chips)
+        found = {i: {"accuracy": 0.5} for i in chips}
+        samples = {(c, t): found for c in compensation for t in times}
+        axes = drift_axes(compensation, times)
+        return Result("model", "accuracy", axes, samples)
 
     monkeypatch.setattr(hwa_keras, "drift_sweep", drift_sweep)
     told = {}

@@ -324,6 +324,42 @@ def test_the_logarithm_keeps_its_digits_at_both_ends(mode):
 # --- Bits of a given probability
 
 
+@pytest.mark.parametrize("p", [0.0, 2.0**-40, 3e-10, 5e-8, 0.3, 0.5, 1.0])
+def test_bernoulli_compares_64_bits_with_the_probability(p):
+    words = [(int(2**32 * p) & 0xFFFFFFFF, 0), (0, 0), (2**32 - 1, 2**32 - 1)]
+    words += [(0, 2**24 - 1), (0, 2**24), (1, 2**31), (214, 2**31), (215, 0)]
+    with pytest.MonkeyPatch.context() as patch:
+        columns = [np.array(c, "uint32") for c in zip(*words, strict=True)]
+        tensors = [ops.convert_to_tensor(c, dtype="uint32") for c in columns]
+        patch.setattr(random, "bits", lambda shape, seed: tensors)
+        found = random.bernoulli((len(words),), None, p)
+    exact = float(np.float32(p)) * 2**64
+    expected = [(high * 2**32 + low) < exact for high, low in words]
+    assert ops.convert_to_numpy(found).tolist() == expected
+
+
+def test_bernoulli_has_probabilities_of_a_rare_event():
+    seeds = (random.seed_from(s) for s in range(20))
+    rate = 2e-6
+    hits = sum(
+        int(ops.sum(ops.cast(h, "int32")))
+        for h in (random.bernoulli((MILLION,), seed, rate) for seed in seeds)
+    )
+    assert abs(hits - 40) < 5 * np.sqrt(40)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_bernoulli_is_the_same_in_every_mode(mode):
+    def draw(seed, p):
+        return random.bernoulli((301, 7), seed, p)
+
+    args = random.seed_from(3), ops.convert_to_tensor(0.2, "float32")
+    found, expected = in_mode(mode, draw)(*args), draw(*args)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(found), ops.convert_to_numpy(expected)
+    )
+
+
 def test_bernoulli_bits_compare_words_of_32_bits_with_the_probability():
     rates = [0.5, 0.1, 0.0, 1e-3, 0.3]
     found = random.bernoulli_bits((200,), random.seed_from(7), rates)

@@ -8,6 +8,8 @@ from keras import layers, ops
 import hwa_keras
 from hwa_keras.circuits import ADC, DAC
 from hwa_keras.deployment import Compensation
+from hwa_keras.deployment.sweep import drift_axes
+from hwa_keras.results import Result
 from tests import fresh
 
 YEAR = 31_536_000.0
@@ -176,20 +178,19 @@ def test_a_sweep_takes_names_and_compensations():
         model, "pcm", (x, y), {"year": YEAR}, 2, compensations, verbose=0
     )
     names = ["measured", "measured_columns", "measured_ideal"]
-    assert found.compensations == names
+    assert found.series == [(name,) for name in names]
     for name in names:
         chip = hwa_keras.program(model, "pcm", 1, name, "frozen", verbose=0)
         chip.t = YEAR
         loss = chip.evaluate(x, y, verbose=0)
-        np.testing.assert_allclose(found.samples(name, "year")[1], loss, rtol=1e-5)
+        np.testing.assert_allclose(found.values(name, "year")[1], loss, rtol=1e-5)
 
 
 def test_a_result_has_a_column_and_a_line_for_every_compensation():
     pytest.importorskip("matplotlib")
     names = ["none", "oracle", *MEASURED]
-    records = [{name: {"year": {"loss": 0.5}} for name in names}] * 2
-    settings = {"year": YEAR}, names, "loss", 0, "PCM()", "mlp"
-    result = hwa_keras.deployment.DriftResult(records, *settings)
+    samples = {(name, "year"): {i: {"loss": 0.5} for i in range(2)} for name in names}
+    result = Result("mlp", "loss", drift_axes(names, {"year": YEAR}), samples)
     table = str(result)
     assert all(word in table for word in ("column", "targets"))  # Titles are wrapped.
     lines = [(a.get_linestyle(), a.get_marker()) for a in result.plot().lines]

@@ -305,7 +305,7 @@ def test_a_sweep_calibrates_each_chip_as_one_by_one():
         model, device, (x, y), [1.0, YEAR], 2, "measured", verbose=0,
         calibration=x, calibrate="outputs",
     )  # fmt: skip
-    for seed, loss in enumerate(found.samples("measured", "3.1536e+07 s")):
+    for seed, loss in enumerate(found.values("measured", "3.1536e+07 s")):
         chip = hwa_keras.program(model, device, seed, read_noise="frozen", verbose=0)
         chip.t = YEAR
         hwa_keras.calibrate_outputs(chip, x, model)
@@ -313,7 +313,7 @@ def test_a_sweep_calibrates_each_chip_as_one_by_one():
     shares = hwa_keras.monte_carlo(
         model, device, (x, y), chips=2, verbose=0, calibration=x, calibrate="outputs"
     )
-    assert shares["loss"].shape == (2,)
+    assert shares.values().shape == (2,)
 
 
 def test_bad_input_is_told():

@@ -1,17 +1,17 @@
 import csv
-import json
 
 import keras
 import numpy as np
 import pytest
 
 import hwa_keras
-from hwa_keras.deployment import DriftResult
 from hwa_keras.devices import PCM, SimplePCM
-from hwa_keras.statistics import estimate
+from hwa_keras.results import Result
 from tests import zoo
 
 pytestmark = pytest.mark.usefixtures("built_optimizers")
+
+TIMES = {"1 s": 1.0, "1 year": 31_536_000.0}
 
 
 def trained():
@@ -30,8 +30,7 @@ def trained():
 def swept():
     keras.utils.set_random_seed(0)
     model, data = trained()
-    times = {"1 s": 1.0, "1 year": 31_536_000.0}
-    result = hwa_keras.drift_sweep(model, "pcm", data, times, chips=3, verbose=0)
+    result = hwa_keras.drift_sweep(model, "pcm", data, TIMES, chips=3, verbose=0)
     return model, data, result
 
 
@@ -39,14 +38,11 @@ def test_every_number_is_that_of_the_chip_of_its_seed(swept):
     model, data, result = swept
     for i in range(3):
         chip = hwa_keras.program(model, "pcm", seed=i, read_noise="frozen")
-        for compensation in result.compensations:
-            chip.compensation = compensation
-            for label, seconds in result.times.items():
-                chip.t = seconds
-                found = chip.evaluate(*data, verbose=0, return_dict=True)
-                record = result.records[i][compensation][label]
-                assert record["accuracy"] == pytest.approx(found["accuracy"])
-                assert record["loss"] == pytest.approx(found["loss"], rel=1e-4)
+        for (compensation, label), chips in result.samples.items():
+            chip.compensation, chip.t = compensation, TIMES[label]
+            found = chip.evaluate(*data, verbose=0, return_dict=True)
+            assert chips[i]["accuracy"] == pytest.approx(found["accuracy"])
+            assert chips[i]["loss"] == pytest.approx(found["loss"], rel=1e-4)
 
 
 def test_batches_of_different_sizes_are_evaluated_to_the_last(swept):
@@ -54,8 +50,8 @@ def test_batches_of_different_sizes_are_evaluated_to_the_last(swept):
     times = {"1 s": 1.0}
     options = {"chips": 1, "verbose": 0, "compensation": "none"}
     found = hwa_keras.drift_sweep(model, "pcm", data, times, batch_size=50, **options)
-    whole = result.records[0]["none"]["1 s"]
-    assert found.records[0]["none"]["1 s"] == pytest.approx(whole, rel=1e-4)
+    whole = result.samples["none", "1 s"][0]
+    assert found.samples["none", "1 s"][0] == pytest.approx(whole, rel=1e-4)
 
 
 def test_a_model_that_runs_eagerly_is_swept(swept):
@@ -65,16 +61,14 @@ def test_a_model_that_runs_eagerly_is_swept(swept):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     eager.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
     found = hwa_keras.monte_carlo(eager, "pcm", data, 1, batch_size=50, verbose=0)
-    whole = result.records[0]["none"]["1 s"]
-    assert found["accuracy"][0] == pytest.approx(whole["accuracy"], abs=0.1)
+    whole = result.samples["none", "1 s"][0]
+    assert found.estimate().mean == pytest.approx(whole["accuracy"], abs=0.1)
 
 
 def test_drift_costs_and_compensation_gains(swept):
     _, _, result = swept
     loss = {
-        (c, t): result.estimate(c, t, "loss").mean
-        for c in result.compensations
-        for t in result.times
+        point: result.estimate(*point, metric="loss").mean for point in result.samples
     }
     assert loss["none", "1 year"] > 1.2 * loss["none", "1 s"]
     assert loss["measured", "1 year"] < loss["none", "1 year"]
@@ -88,14 +82,17 @@ def test_writes_csv_json_table_and_plot(swept, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 2 * 2
     for row in rows:
-        found = result.estimate(row["compensation"], row["time"], row["metric"])
+        point = row["compensation"], row["time"]
+        assert float(row["seconds"]) == TIMES[row["time"]]
+        found = result.estimate(*point, metric=row["metric"])
         assert float(row["mean"]) == found.mean
         assert float(row["low95"]) == found.low
         assert int(row["chips"]) == 3
     result.to_json(tmp_path / "result.json")
-    content = json.loads((tmp_path / "result.json").read_text())
-    assert content["chips"] == result.records
-    assert content["seed"] == 0 and content["device"].startswith("PCM(")
+    again = Result.from_json(tmp_path / "result.json")
+    assert again.samples == result.samples and again.axes == result.axes
+    assert again.settings == result.settings
+    assert again.settings["seed"] == 0 and again.settings["device"].startswith("PCM(")
     assert "no compensation" in str(result) and "1 year" in str(result)
     result.plot(tmp_path / "result.png")
     assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
@@ -107,10 +104,11 @@ def test_writes_csv_json_table_and_plot(swept, tmp_path):
 def test_stops_early_once_the_interval_is_narrow(swept):
     model, data, _ = swept
     common = {"times": [1.0], "compensation": "none", "metric": "loss", "verbose": 0}
-    wide = hwa_keras.drift_sweep(model, "pcm", data, chips=8, tolerance=50.0, **common)
-    assert wide.chips == 5
-    full = hwa_keras.drift_sweep(model, "pcm", data, chips=7, tolerance=1e-9, **common)
-    assert full.chips == 7
+    common |= {"min_chips": 10, "chips": 12}
+    wide = hwa_keras.drift_sweep(model, "pcm", data, tolerance=50.0, **common)
+    assert wide.chips == 10
+    full = hwa_keras.drift_sweep(model, "pcm", data, tolerance=1e-9, **common)
+    assert full.chips == 12
 
 
 @pytest.mark.slow
@@ -130,11 +128,9 @@ def test_takes_a_tf_dataset(swept):
 
     model, data, result = swept
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(50)
-    found = hwa_keras.drift_sweep(
-        model, "pcm", dataset, result.times, chips=1, verbose=0
-    )
+    found = hwa_keras.drift_sweep(model, "pcm", dataset, TIMES, chips=1, verbose=0)
     np.testing.assert_allclose(
-        found.samples("none", "1 year"), result.samples("none", "1 year")[:1]
+        found.values("none", "1 year"), result.values("none", "1 year")[:1]
     )
     with pytest.raises(ValueError, match="empty dataset"):
         hwa_keras.drift_sweep(model, "pcm", dataset.take(0), chips=1)
@@ -149,6 +145,8 @@ def test_takes_a_tf_dataset(swept):
         ({"batch_size": True}, "`batch_size` of drift_sweep must be an integer"),
         ({"tolerance": 0}, "`tolerance` of drift_sweep must be a positive"),
         ({"tolerance": True}, "tolerance=True"),
+        ({"tolerance": 0.1}, "after min_chips=30 chips at the earliest.*there are 1"),
+        ({"min_chips": 9}, "`min_chips` of drift_sweep must be an integer ≥ 10"),
         ({"tolerance": float("nan")}, "tolerance=nan"),
         ({"compensation": "gdc"}, "'none', 'oracle', 'measured'.*'gdc'"),
         ({"compensation": []}, "`compensation` is empty"),
@@ -187,36 +185,16 @@ def test_an_uncompiled_model_is_refused():
         hwa_keras.drift_sweep(zoo.mlp(), "pcm", (np.zeros((1, 12)), np.zeros(1)))
 
 
-def test_estimate_is_student_s_interval():
-    # t(0.975, 4) = 2.7764451
-    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert found.mean == 3.0 and found.count == 5
-    assert found.std == pytest.approx(np.sqrt(2.5))
-    assert found.half_width == pytest.approx(2.7764451 * np.sqrt(2.5 / 5))
-    assert np.isnan(estimate([1.0]).low)
-    with pytest.raises(ValueError, match="at least one"):
-        estimate([])
-
-
 def test_shares_of_the_chips_join_to_the_whole(swept, tmp_path):
     model, data, result = swept
     shares = [
-        hwa_keras.drift_sweep(
-            model, "pcm", data, result.times, range(j, 3, 2), verbose=0
-        )
+        hwa_keras.drift_sweep(model, "pcm", data, TIMES, range(j, 3, 2), verbose=0)
         for j in range(2)
     ]
     shares[1].to_json(tmp_path / "share.json")
-    content = json.loads((tmp_path / "share.json").read_text(encoding="utf-8"))
-    joined = DriftResult.join(shares[0], DriftResult.from_dict(content))
+    joined = Result.join(shares[0], Result.from_json(tmp_path / "share.json"))
     assert shares[0].numbers == [0, 2] and shares[1].numbers == [1]
     assert joined.to_dict() == result.to_dict()
-    assert joined.rows() == DriftResult.join(joined).rows()
-    for again, named in ((shares[0], "0, 2"), (joined, "0, 1, 2")):
-        with pytest.raises(ValueError, match=f"count them twice: {named}"):
-            DriftResult.join(joined, again)
-    with pytest.raises(ValueError, match="no results to join"):
-        DriftResult.join()
     other = hwa_keras.drift_sweep(model, "pcm", data, [1.0], chips=1, verbose=0)
-    with pytest.raises(ValueError, match="different sweeps: their `times`"):
-        DriftResult.join(shares[0], other)
+    with pytest.raises(ValueError, match="different studies: their `axes`"):
+        Result.join(shares[0], other)

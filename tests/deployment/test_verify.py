@@ -188,7 +188,7 @@ def test_sweeps_verify_as_program_does():
     found, plain = (
         hwa_keras.drift_sweep(
             model, "pcm", (x, y), times, 3, "none", read_noise="off", verbose=0, **s
-        ).samples("none", "start")
+        ).values("none", "start")
         for s in (settings, {})
     )
     assert found.mean() < 0.3 * plain.mean()
@@ -198,7 +198,7 @@ def test_sweeps_verify_as_program_does():
     np.testing.assert_allclose(found[1], chip.evaluate(x, y, verbose=0), rtol=1e-5)
     noise = MultiplicativeGaussian(0.1)
     shares = [
-        hwa_keras.monte_carlo(model, noise, (x, y), 3, verbose=0, **s)["loss"].mean()
+        hwa_keras.monte_carlo(model, noise, (x, y), 3, verbose=0, **s).estimate().mean
         for s in (settings, {})
     ]
     assert shares[0] < 0.5 * shares[1]

@@ -103,8 +103,8 @@ def test_a_run_ends_in_table_plot_page_and_export(whole):
     assert software["digital"] > 0.8 and software["hwa"] > 0.8
     content = json.loads((out / "results.json").read_text())
     assert content["software_on_chip_test"].keys() == software.keys()
-    assert [sweep["model"] for sweep in sweeps] == ["digital", "hwa"]
-    assert all(len(sweep["chips"]) == 2 for sweep in sweeps)
+    assert [sweep["name"] for sweep in sweeps] == ["digital", "hwa"]
+    assert all(chips_of(sweep) == 2 for sweep in sweeps)
     rows = log(out / "student")
     assert [float(row["noise_scale"]) for row in rows] == [0.0, 1.0, 2.0, 2.0]
     assert list((out / "student/logs/train").iterdir())  # TensorBoard's
@@ -118,6 +118,12 @@ def test_a_run_killed_in_both_phases_resumes_to_the_same_numbers(whole, tmp_path
     found = fresh.run_script(PERCEPTRON, *arguments, "--resume")
     assert found.returncode == 0, found.stderr[-3000:]
     assert results(tmp_path) == results(folder)
+
+
+def chips_of(sweep):
+    """How many chips a sweep in JSON has at each point."""
+    (count,) = {len(point["chips"]) for point in sweep["samples"]}
+    return count
 
 
 def kill_in(phase, out, *arguments):
@@ -140,7 +146,7 @@ def test_a_checkpoint_is_evaluated_on_another_device(whole, tmp_path):
     assert found.returncode == 0, found.stderr[-3000:]
     software, sweeps = results(tmp_path)
     assert software["model"] == results(folder)[0]["hwa"]
-    assert "SimplePCM" in sweeps[0]["device"]
+    assert "SimplePCM" in sweeps[0]["settings"]["device"]
 
 
 def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
@@ -162,7 +168,7 @@ def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
     assert float(rows[-1]["accuracy"]) > 0.5
     software, sweeps = results(tmp_path)
     assert software["hwa"] > 0.7
-    assert [len(sweep["chips"]) for sweep in sweeps] == [2, 2]
+    assert [chips_of(sweep) for sweep in sweeps] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_each_runner_runs_to_the_end(tmp_path, name, less):
     assert found.returncode == 0, found.stderr[-3000:]
     assert "relative difference from the chip" in found.stdout
     _, sweeps = results(tmp_path)
-    names = [sweep["model"] for sweep in sweeps]
+    names = [sweep["name"] for sweep in sweeps]
     with_statistics = ["digital", "digital + AdaBS", "hwa", "hwa + AdaBS"]
     assert names == (with_statistics if name == "wideresnet" else ["digital", "hwa"])
 

@@ -112,8 +112,8 @@ def test_a_chip_reads_on_where_it_stopped_and_begins_anew_in_a_sweep():
         )
         for _ in range(2)
     ]
-    assert sweeps[0].records == sweeps[1].records
-    assert sweeps[0].samples("none", "0 s")[0] == pytest.approx(losses[0], rel=1e-5)
+    assert sweeps[0].samples == sweeps[1].samples
+    assert sweeps[0].values("none", "0 s")[0] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_saves_and_loads(tmp_path):

@@ -9,7 +9,7 @@ from keras import ops
 import hwa_keras
 from hwa_keras import noise, random
 from hwa_keras.layers import HWADense
-from hwa_keras.noise import Compose, ProcessVariation, StuckAt
+from hwa_keras.noise import Compose, DropConnect, ProcessVariation, StuckAt
 from hwa_keras.training.callbacks import noises_of
 from tests import fresh
 from tests.bits import held
@@ -49,6 +49,20 @@ def test_devices_are_stuck_at_their_rate_and_value(rate, scale, value):
     p = rate * scale
     assert abs(stuck.mean() - p) < 5 * np.sqrt(p * (1 - p) / stuck.size)
     np.testing.assert_array_equal(found[~stuck], w[~stuck])
+
+
+@pytest.mark.parametrize(
+    "rare", [StuckAt(5e-8, hold=False), DropConnect(5e-8)], ids=["stuck", "dropped"]
+)
+def test_rates_below_the_step_of_a_uniform_number_happen(monkeypatch, rare):
+    w = ops.ones((3,))
+    # 5e-8·2³² is 214.7: of the three words the first two are below it.
+    words = [np.array(v, "uint32") for v in ([0, 213, 215], [0, 0, 0])]
+    words = [ops.convert_to_tensor(v, dtype="uint32") for v in words]
+    monkeypatch.setattr(random, "bits", lambda shape, seed: words)
+    strength = rare.strength(1.0)
+    found = ops.convert_to_numpy(rare.perturb(w, random.seed_from(1), strength))
+    assert found.tolist() == [0, 0, 1]
 
 
 def converted(kernel_noise, seed=3):
@@ -200,23 +214,22 @@ def test_monte_carlo_evaluates_the_chips_that_program_makes():
     data = X, np.ones((8, 5), "float32")
     perturb = ProcessVariation(0.3)
     found = hwa_keras.monte_carlo(model, perturb, data, chips=3, seed=5, verbose=0)
-    assert sorted(found) == ["loss", "mae"]
+    assert sorted(found.metrics) == ["loss", "mae"]
     expected = [
         hwa_keras.program(model, perturb, seed=5 + i).evaluate(
             *data, verbose=0, return_dict=True
         )["mae"]
         for i in range(3)
     ]
-    np.testing.assert_allclose(found["mae"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.values(metric="mae"), expected, rtol=1e-6)
     assert len(set(expected)) == 3
 
 
 def test_monte_carlo_takes_devices_and_rules_and_names_bad_arguments():
     model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)]))
     data = X, np.ones((8, 5), "float32")
-    assert (
-        hwa_keras.monte_carlo(model, "pcm", data, chips=2, verbose=0)["mae"].std() > 0
-    )
+    found = hwa_keras.monte_carlo(model, "pcm", data, chips=2, verbose=0)
+    assert found.values(metric="mae").std() > 0
     with pytest.raises(ValueError, match="`chips` of monte_carlo must be an"):
         hwa_keras.monte_carlo(model, "pcm", data, chips=0)
     with pytest.raises(ValueError, match="has no kernels to program"):
@@ -230,22 +243,23 @@ def test_monte_carlo_stops_once_the_interval_is_within_the_tolerance():
     model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(5)]))
     data = X, np.ones((8, 5), "float32")
 
-    def found(**kwargs):
+    def found(chips=16, **kwargs):
         perturb = ProcessVariation(0.3)
-        return hwa_keras.monte_carlo(model, perturb, data, 12, verbose=0, **kwargs)
+        options = {"min_chips": 10, "verbose": 0, "metric": "mae", **kwargs}
+        return hwa_keras.monte_carlo(model, perturb, data, chips, **options).values()
 
-    every = found()["mae"]
+    every = found()
     widths = [
         scipy.stats.t.ppf(0.975, n - 1) * every[:n].std(ddof=1) / np.sqrt(n)
-        for n in range(5, 13)
+        for n in range(10, 17)
     ]
-    # Between the widths after five and after all: the first width below it ends it.
+    # Between the widths after ten and after all: the first width below it ends it.
     tolerance = (widths[0] + min(widths)) / 2
-    count = 5 + next(i for i, width in enumerate(widths) if width <= tolerance)
-    assert 5 < count <= 12
-    np.testing.assert_array_equal(found(tolerance=tolerance)["mae"], every[:count])
-    assert len(found(tolerance=1e3, metric="loss")["mae"]) == 5
-    assert len(found(tolerance=1e-9)["mae"]) == 12
+    count = 10 + next(i for i, width in enumerate(widths) if width <= tolerance)
+    assert 10 < count <= 16
+    np.testing.assert_array_equal(found(tolerance=tolerance), every[:count])
+    assert len(found(tolerance=1e3, metric="loss")) == 10
+    assert len(found(tolerance=1e-9)) == 16
     with pytest.raises(ValueError, match="`tolerance` of monte_carlo must be a"):
         found(tolerance=0.0)
     with pytest.raises(ValueError, match="`metric` 'f1' is not among"):
@@ -258,11 +272,11 @@ def test_monte_carlo_reads_each_chip_with_a_draw_of_its_noise():
     exact, frozen = (
         hwa_keras.monte_carlo(
             model, "pcm", data, chips=1, verbose=0, read_noise=read_noise
-        )["mae"]
+        ).values(metric="mae")
         for read_noise in ("off", "frozen")
     )
-    by_default = hwa_keras.monte_carlo(model, "pcm", data, chips=1, verbose=0)["mae"]
-    assert by_default == frozen != exact
+    by_default = hwa_keras.monte_carlo(model, "pcm", data, chips=1, verbose=0)
+    assert by_default.values(metric="mae") == frozen != exact
 
 
 def test_a_log_gets_one_line_and_no_bar(capsys):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hwa_keras.search import Candidate, SearchResult, Solution, compare
-from hwa_keras.statistics import estimate
+from hwa_keras.results import estimate
+from hwa_keras.search import Candidate, Comparison, SearchResult, Solution, compare
 
 
 def front(powers, accuracies=(0.6, 0.8, 0.9)):
@@ -49,8 +49,10 @@ def test_levels_are_the_upper_half_of_the_baseline():
 def test_files_tables_and_plots_tell_the_ratios(comparison, tmp_path):
     comparison.to_csv(tmp_path / "ratios.csv")
     assert "power / M1" in (tmp_path / "ratios.csv").read_text()
-    assert comparison.to_dict()["ratios"]["M2"][1][2] is None
     comparison.to_json(tmp_path / "ratios.json")
+    again = Comparison.from_json(tmp_path / "ratios.json")
+    np.testing.assert_equal(again.ratios, comparison.ratios)
+    assert np.isnan(again.ratios["M2"][1][2])
     assert "0.5500 ±" in str(comparison)
     axes = comparison.plot(tmp_path / "ratios.png")
     assert axes.get_ylabel() == "power / power of M1"

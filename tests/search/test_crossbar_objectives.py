@@ -119,7 +119,7 @@ def test_accuracy_is_that_of_chips_of_the_extracted_network(batchnorm):
     model.compile(loss=LOSS, metrics=["accuracy"])
     model = hwa_keras.to_hwa(model, hardware=measure.crossbar(one), verbose=0)
     found = hwa_keras.monte_carlo(model, None, (x, y), chips=24, verbose=0)
-    chips = found["accuracy"]
+    chips = found.values(metric="accuracy")
     error = chips.std() / 24**0.5 + np.std(accuracies) / 2 + 0.005
     clean = model.evaluate(x, y, verbose=0)[1]
     assert chips.mean() < clean - 0.02  # The noise matters.

@@ -1,4 +1,4 @@
-"""hwa_keras.analysis.report: one page, whole, self-contained and right."""
+"""hwa_keras.results.report: one page, whole, self-contained and right."""
 
 import html
 import html.parser
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import hwa_keras
-from hwa_keras.analysis import Section, report
-from hwa_keras.deployment import DriftResult
+from hwa_keras.deployment.sweep import drift_axes
+from hwa_keras.results import Axis, Result, Section, report
 
 pytestmark = pytest.mark.slow  # A page of text, the same on any backend.
 
@@ -20,17 +20,16 @@ TIMES = {"1 s": 1.0, "1 year": 31_536_000.0}
 
 def drift_result(name="digital", chips=5, compensations=("none", "measured")):
     rng = np.random.default_rng(len(name))
-    records = [
-        {
-            compensation: {
-                time: {"loss": 1.0, "accuracy": float(rng.uniform(0.9, 1.0))}
-                for time in TIMES
-            }
-            for compensation in compensations
+    samples = {
+        (compensation, time): {
+            i: {"loss": 1.0, "accuracy": float(rng.uniform(0.9, 1.0))}
+            for i in range(chips)
         }
-        for _ in range(chips)
-    ]
-    return DriftResult(records, TIMES, compensations, "accuracy", 3, "PCM()", name)
+        for compensation in compensations
+        for time in TIMES
+    }
+    axes = drift_axes(compensations, TIMES)
+    return Result(name, "accuracy", axes, samples, {"device": "PCM()", "seed": 3})
 
 
 def hardware_aware_model():
@@ -86,14 +85,14 @@ def test_tables_hold_the_estimates_of_the_results(tmp_path):
     expected = []
     for result in results:
         for time in TIMES:
-            estimates = [result.estimate(name, time) for name in result.compensations]
+            estimates = [result.estimate(*series, time) for series in result.series]
             cells = [
                 [f"{e.mean:.4f}", "±", f"{e.half_width:.4f}", "σ", f"{e.std:.4f}"]
                 for e in estimates
             ]
             expected.append([time, *cells])
     assert [[row[0], *map(str.split, row[1:])] for row in found] == expected
-    assert ["None", "Measured"] in rows
+    assert ["no compensation", "measured GDC"] in rows
 
 
 def test_one_chip_has_no_interval(tmp_path):
@@ -204,7 +203,7 @@ def test_a_page_is_replaced_whole_or_kept(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="No space"):
         report(path, "The third page", drift_result())
     assert path.read_text(encoding="utf-8") == whole
@@ -226,8 +225,32 @@ def test_sections_stand_as_they_are_given(tmp_path):
     assert "Few &amp; fewer bits" in page and "A &lt;text&gt;." in page
     assert re.search(r'<th scope="row">b</th><td class="number">2</td>', page)
     assert page.count("data:image/png;base64,") == 1
-    assert "Over time" not in page and "Drift compensation" not in page
+    assert "over time" not in page and "drift compensation" not in page
     assert page.index("Few &amp;") < page.index(">Noise<")
+
+
+def test_any_number_of_results_of_any_kind_stand_on_one_page(tmp_path):
+    model = hardware_aware_model()
+    axis = Axis("bits", [8, 4], label="bits per weight")
+    samples = {8: {"accuracy": [0.9]}, 4: {"accuracy": [0.8]}}
+    curves = [
+        Result.from_curve(name, "accuracy", axis, samples) for name in ("a_net", "b")
+    ]
+    one = Result("c", "loss", [], {(): {i: {"loss": 0.5 + i} for i in range(3)}})
+    results = [drift_result(), *curves, one, hwa_keras.memory_energy(model)]
+    report(tmp_path / "report.html", "All", results)
+    page = Page(tmp_path / "report.html")
+    for heading in (
+        "Accuracy over time since programming",
+        "Accuracy over bits per weight",
+        "Loss of chips",
+        "MemoryEnergy",
+    ):
+        assert page.text.count(f"<h2>{heading}</h2>") == 1
+    assert page.text.count("data:image/png;base64,") == 3  # The curves share one.
+    assert ["8", "0.9000"] in [[c.strip() for c in row] for row in page.rows]
+    assert any(row[0] == "hidden/kernel" for row in page.rows)
+    assert any(row[0] == "total" for row in page.rows)
 
 
 def test_bad_input_is_told(tmp_path):
@@ -236,7 +259,7 @@ def test_bad_input_is_told(tmp_path):
         report(path, "A year", [])
     with pytest.raises(ValueError, match="'Bits' has 2 columns, and a row of 3 cells"):
         report(path, "A year", sections=[Section("Bits", "", ["a", "b"], [[1, 2, 3]])])
-    with pytest.raises(TypeError, match="`results` must be a DriftResult.*'x'"):
+    with pytest.raises(TypeError, match="`results` must be a Tabular.*'x'"):
         report(path, "A year", ["x"])
     with pytest.raises(TypeError, match="`conversions` must be a HardwareModel"):
         report(path, "A year", drift_result(), conversions=[keras.Sequential()])

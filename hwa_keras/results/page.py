@@ -1,17 +1,13 @@
 """report: one HTML page of a run, which needs nothing else to be read."""
 
-import base64
 import datetime
-import io
 import math
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,12 +15,15 @@ import numpy as np
 
 from hwa_keras.conversion.hardware_model import HardwareModel
 from hwa_keras.core.kernels import hardware_kernels
-from hwa_keras.deployment import DriftResult
+from hwa_keras.results.files import write_text
+from hwa_keras.results.page_parts import drawn, missing, plain, png, study
+from hwa_keras.results.result import Result
+from hwa_keras.results.tabular import Tabular
 from hwa_keras.version import __version__
 
 __all__ = ["Section", "report"]
 
-_TEMPLATE = "report.html.jinja"
+_TEMPLATE = "page.html.jinja"
 # What every Keras layer has in its config and no reader wants to see.
 _LAYER_KEYS = {"name", "trainable", "dtype", "scale"}
 
@@ -64,13 +63,16 @@ def report(
     The page holds everything itself, the plots included: it asks no network for
     anything, prints well and fits a phone. It is written whole or not at all: a page
     that is already at `path` is replaced at the very end, or kept if something fails.
+    Names and texts are escaped.
 
     Args:
         path: Where to write the page. Missing folders are made.
         title: String, the title of the page.
-        results: A `DriftResult` as `drift_sweep` returns it, or a list of them. Each
-            gets a table: mean over the chips, 95 % interval of the mean and standard
-            deviation between chips. All of them share one plot.
+        results: A result or a list of them: of `drift_sweep`, `monte_carlo` and the
+            curves of `hwa_keras.analysis`, of `summary`, `array_energy`,
+            `search.search` and so on. `Result`s of the same axes and metric share one
+            plot; each gets a table with mean over the chips, 95 % interval of the mean
+            and standard deviation between chips. Others have their own tables and plot.
         conversions: A model that `to_hwa` converted, or a list of them: what is on
             hardware, and what stayed digital and why.
         settings: Dictionary of the settings of the run, which may be nested, or None.
@@ -92,33 +94,32 @@ def report(
         >>> data = np.ones((4, 8)), np.ones((4, 3))
         >>> result = hwa_keras.drift_sweep(model, "pcm", data, chips=2, verbose=0)
         >>> path = pathlib.Path(tempfile.mkdtemp(), "report.html")
-        >>> hwa_keras.analysis.report(path, "A year on PCM", result)
+        >>> hwa_keras.results.report(path, "A year on PCM", result)
         >>> "A year on PCM" in path.read_text(encoding="utf-8")
         True
     """
-    results = _as_list("results", results, DriftResult, "drift_sweep")
+    results = _as_list("results", results, Tabular, "drift_sweep")
     sections = list(sections)
     if not results and not sections:
         raise ValueError(
-            "Both `results` and `sections` are empty. Give at least one result of "
-            "hwa_keras.drift_sweep, or a Section."
+            "Both `results` and `sections` are empty. Give at least one result, such "
+            "as that of hwa_keras.drift_sweep, or a Section."
         )
     conversions = _as_list("conversions", conversions, HardwareModel, "to_hwa")
     notes = [notes] if isinstance(notes, str) else notes
     page = _template().render(
         title=title,
         notes=list(notes),
-        results=[_table(result) for result in results],
-        drift_plot=_drift_plot(results) if results else None,
-        drift_alt=_drift_alt(results) if results else None,
+        studies=[study(group) for group in _groups(results)],
+        tables=[_tables(r) for r in results if not isinstance(r, Result)],
         sections=[_section(section) for section in sections],
         conversions=[_conversion(model) for model in conversions],
-        figures=[(_png(figure), caption) for figure, caption in figures],
+        figures=[(png(figure), caption) for figure, caption in figures],
         settings=_flat(settings or {}),
         versions=_versions(),
         date=f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
     )
-    _write_whole(Path(path), page)
+    write_text(path, page)
 
 
 def _as_list(name, value, kind, source):
@@ -133,11 +134,35 @@ def _as_list(name, value, kind, source):
     return value
 
 
+def _groups(results):
+    """The `Result`s, a list for each combination of axes and metric."""
+    groups: list = []
+    for result in results:
+        if not isinstance(result, Result):
+            continue
+        key = result.axes, result.metric
+        known = [group for group in groups if (group[0].axes, group[0].metric) == key]
+        if known:
+            known[0].append(result)
+        else:
+            groups.append([result])
+    return groups
+
+
+def _tables(result):
+    """The tables and the figure of a result that is not of chips."""
+    return {
+        "title": type(result).__name__,
+        "tables": [plain(table) for table in result.tables()],
+        "figure": png(drawn([result])) if hasattr(result, "plot") else None,
+    }
+
+
 def _template():
     try:
         import jinja2
     except ImportError as error:
-        raise _missing("Jinja2") from error
+        raise missing("Jinja2") from error
     text = resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True,
@@ -161,75 +186,8 @@ def _section(section):
         "text": section.text,
         "columns": section.columns,
         "rows": section.rows,
-        "figure": None if section.figure is None else _png(section.figure),
+        "figure": None if section.figure is None else png(section.figure),
     }
-
-
-def _table(result):
-    """The table of one result: a row per time, a cell per compensation."""
-    return {
-        "name": result.name,
-        "metric": result.metric,
-        "chips": result.chips,
-        "device": result.device,
-        "seed": result.seed,
-        "columns": [c.replace("_", " ").capitalize() for c in result.compensations],
-        "rows": [
-            (label, [_cell(result, name, label) for name in result.compensations])
-            for label in result.times
-        ],
-    }
-
-
-def _cell(result, compensation, time):
-    found = result.estimate(compensation, time)
-    single = found.count == 1
-    return {
-        "mean": f"{found.mean:.4f}",
-        "half_width": None if single else f"{found.half_width:.4f}",
-        "std": None if single else f"{found.std:.4f}",
-    }
-
-
-def _drift_plot(results):
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise _missing("matplotlib") from error
-    axes = results[0].plot()
-    for result in results[1:]:
-        result.plot(axes=axes)
-    return _png(axes.figure)
-
-
-def _drift_alt(results):
-    lines = [
-        f"{result.name}, compensation {name}: from "
-        f"{result.estimate(name, times[0]).mean:.4f} at {times[0]} to "
-        f"{result.estimate(name, times[-1]).mean:.4f} at {times[-1]}"
-        for result in results
-        for name in result.compensations
-        for times in [list(result.times)]
-    ]
-    return f"Lines of {results[0].metric} over time. " + "; ".join(lines) + "."
-
-
-def _png(figure):
-    """The PNG of a Matplotlib figure or of a file, as text for a data URL."""
-    if hasattr(figure, "savefig"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-        content = buffer.getvalue()
-    elif isinstance(figure, (str, os.PathLike)):
-        content = Path(figure).read_bytes()
-    else:
-        raise TypeError(
-            "A figure must be a Matplotlib figure or the path of a PNG file. "
-            f"Received: {figure!r} of type {type(figure).__name__}."
-        )
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(f"'{figure}' is no PNG file. Save the figure as PNG.")
-    return base64.b64encode(content).decode("ascii")
 
 
 def _conversion(model):
@@ -311,21 +269,3 @@ def _versions():
         "Platform": platform.platform(),
         "Processors": str(os.cpu_count()),
     }
-
-
-def _write_whole(path, text):
-    """Write beside `path` and move into place, so that no page is ever half there."""
-    if path.is_dir():
-        raise ValueError(f"'{path}' is a folder. Give the path of a file to write.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
-        fresh = Path(folder) / path.name
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
-
-
-def _missing(package):
-    return ImportError(
-        f"A report needs the package {package!r}. Install it with "
-        "`pip install hwa_keras[examples]`."
-    )
