@@ -39,7 +39,7 @@ def tracked_files():
 
 def test_extras(metadata):
     extras = metadata["extras_require"]
-    in_dev = {"examples", "nlp", "jax", "nir", "search", "cluster"}
+    in_dev = {"examples", "nlp", "jax", "nir", "search", "cluster", "docs"}
     assert set(extras) == {*in_dev, "larq", "dev"}
     for name in in_dev:
         assert set(extras[name]) <= set(extras["dev"])
