@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh clone: `make demo` and `make test`.
+# Three commands do everything on a fresh clone: `make demo`, `make test`, `make docs`.
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ ifeq ($(shell $(PYTHON) -c "import sys; print(sys.version_info < (3, 13))"),True
 LARQ_REQUIRES := $(LARQ_INSTALLED)
 endif
 
-.PHONY: demo test larq lint data clean
+.PHONY: demo test docs larq lint data clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/quickstart.py
@@ -32,6 +32,10 @@ test: lint data larq
 		--durations=25 --ignore=tests/larq --doctest-modules hwa_keras tests
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist worksteal \
 		--durations=25 --ignore=tests/larq -m "not slow" tests
+
+# The site, with every tutorial executed: build/site/index.html.
+docs: $(INSTALLED)
+	DOCS_EXECUTE=true $(BIN)/python -m mkdocs build --strict
 
 # Parity with Larq itself. The switch gives tf.keras back to Keras 2, for which Larq is
 # written; `import keras` stays Keras 3.

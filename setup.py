@@ -49,6 +49,11 @@ LARQ = [
     "larq>=0.14; python_version < '3.13'",
     "tf-keras>=2.18; python_version < '3.13'",  # Keras 2, which Larq is written for
 ]
+DOCS = [
+    "mkdocs-material",
+    "mkdocs-jupyter",  # executes the tutorials
+    "mkdocstrings[python]",  # pages from docstrings
+]
 DEV = [
     "mypy",
     "pytest>=8.2",  # imports `--doctest-modules` by package name under importlib
@@ -82,7 +87,8 @@ setup(
         "nir": NIR,
         "search": SEARCH,
         "cluster": CLUSTER,
-        "dev": DEV + EXAMPLES + NLP + JAX + NIR + SEARCH + CLUSTER,
+        "docs": DOCS + EXAMPLES + NLP,
+        "dev": DEV + DOCS + EXAMPLES + NLP + JAX + NIR + SEARCH + CLUSTER,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

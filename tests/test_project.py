@@ -39,7 +39,7 @@ def tracked_files():
 
 def test_extras(metadata):
     extras = metadata["extras_require"]
-    in_dev = {"examples", "nlp", "jax", "nir", "search", "cluster"}
+    in_dev = {"examples", "nlp", "jax", "nir", "search", "cluster", "docs"}
     assert set(extras) == {*in_dev, "larq", "dev"}
     for name in in_dev:
         assert set(extras[name]) <= set(extras["dev"])
@@ -60,7 +60,7 @@ def test_every_folder_with_modules_is_shipped(metadata):
     assert "py.typed" in metadata["package_data"]["hwa_keras"]
     assert (ROOT / "hwa_keras" / "py.typed").is_file()
     templates = {path.name for path in (ROOT / "hwa_keras").rglob("*.jinja")}
-    assert templates == set(metadata["package_data"]["hwa_keras.analysis"])
+    assert templates == set(metadata["package_data"]["hwa_keras.results"])
 
 
 def test_no_file_names_a_path_of_one_machine():

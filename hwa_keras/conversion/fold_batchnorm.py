@@ -12,7 +12,8 @@ from hwa_keras.core.keras_private import become, unlocked
 from hwa_keras.core.kernels import distinct
 from hwa_keras.core.replica import replicate
 from hwa_keras.layers.einsum_labels import EinsumLabels
-from hwa_keras.layers.products import EinsumProduct, product_of
+from hwa_keras.layers.product_families import product_of
+from hwa_keras.layers.products import EinsumProduct
 
 __all__ = ["fold_batchnorm"]
 

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from hwa_keras.core.checks import check_count
 from hwa_keras.core.kernels import hardware_kernels
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 
 __all__ = ["unroll_convolutions"]
 

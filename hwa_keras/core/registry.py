@@ -29,36 +29,86 @@ class Family:
         self.base = None
         self._members = {}
 
-    def register(self, *aliases):
-        """Class decorator: register with Keras and under the given aliases."""
+    def register(self, *aliases, package=None):
+        """Class decorator: name a class, and let files that hold its objects load.
+
+        Afterwards `get` takes the aliases and the name of the class, and `.keras` files
+        load in any process that has imported the module of the class. Defining the same
+        class again, as when a cell of a notebook runs twice, replaces it.
+
+        Args:
+            *aliases: Strings, further names of the class, in snake case by custom.
+            package: String, what precedes the name of the class in files:
+                `"my_lab>Leaky"`. Once files exist it must stay. Defaults to `"Custom"`,
+                as in `keras.saving.register_keras_serializable`.
+
+        Raises:
+            TypeError: If an alias is not a string, or the class not of this kind.
+            ValueError: If another class has one of the names.
+        """
+        for alias in aliases:
+            if not (isinstance(alias, str) and alias):
+                raise TypeError(
+                    f"A {self.kind} is registered under names: "
+                    f'@register("my_{self.kind}", package="my_lab"). Received: '
+                    f"{alias!r}."
+                )
 
         def decorate(cls):
-            keras.saving.register_keras_serializable(package=PACKAGE)(cls)
-            for name in (cls.__name__, *aliases):
-                self._members[name] = cls
+            prefix = package or _default_package(cls)
+            names = (cls.__name__, *aliases)
+            self._check_free(cls, names, prefix)
+            keras.saving.register_keras_serializable(package=prefix)(cls)
+            self._members.update(dict.fromkeys(names, cls))
             return cls
 
         return decorate
+
+    def _check_free(self, cls, names, prefix):
+        """Raise an error for a class that cannot be a member under these names."""
+        if self.base is not None and not issubclass(cls, self.base):
+            raise TypeError(
+                f"A {self.kind} must be a subclass of {self.base.__name__}, and "
+                f"{cls.__name__} is not."
+            )
+        taken = {name: self._members.get(name) for name in names}
+        saved_as = f"{prefix}>{cls.__name__}"
+        taken[saved_as] = keras.saving.get_registered_object(saved_as)
+        for name, owner in taken.items():
+            if owner is not None and _path(owner) != _path(cls):
+                raise ValueError(
+                    f"The name '{name}' of the {self.kind} {_path(cls)} is taken by "
+                    f"{_path(owner)}. Choose another alias, or another name for the "
+                    f"class. Names of {self.kind}s in use: "
+                    f"{', '.join(self.aliases())}."
+                )
 
     def aliases(self):
         """The known names, sorted."""
         return sorted(self._members)
 
-    def get(self, identifier):
+    def get(self, identifier, **kwargs):
         """Resolve None, a name, a configuration or an object.
 
         Args:
-            identifier: `None`; a class name or alias, which gives the object with
-                its default arguments; a dictionary made by `serialize`; a member of
-                the family, which is returned as it is.
+            identifier: `None`; a class name or alias, which gives an object of that
+                class; a dictionary made by `serialize`; a member of the family, which
+                is returned as it is.
+            **kwargs: Arguments of the class, with a name only. Defaults to its own.
 
         Returns:
             An object of the family, or None for None.
 
         Raises:
             ValueError: If a name is not known; the message lists the known ones.
-            TypeError: If the identifier is of no accepted kind.
+            TypeError: If the identifier is of no accepted kind, or arguments come with
+                anything but a name.
         """
+        if kwargs and not isinstance(identifier, str):
+            raise TypeError(
+                f"Arguments ({', '.join(kwargs)}) go with the name of a {self.kind}. "
+                f"Received: {identifier!r}."
+            )
         if identifier is None:
             return None
         if isinstance(identifier, str):
@@ -67,7 +117,7 @@ class Family:
                     f"Unknown {self.kind} '{identifier}'. Known names: "
                     f"{', '.join(self.aliases())}. An object of your own works too."
                 )
-            return self._with_defaults(self._members[identifier])
+            return self._made(self._members[identifier], kwargs)
         if isinstance(identifier, dict):
             return self._from_config(identifier)
         members = (*set(self._members.values()), *([self.base] if self.base else []))
@@ -96,19 +146,20 @@ class Family:
             )
         return self.get(member)
 
-    def _with_defaults(self, cls):
+    def _made(self, cls, kwargs):
         required = [
             name
             for name, parameter in inspect.signature(cls).parameters.items()
             if parameter.default is parameter.empty
             and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and name not in kwargs
         ]
         if required:
             raise ValueError(
                 f"{cls.__name__} has no default for {', '.join(required)}, so a name "
                 f"is not enough. Give an object: {cls.__name__}({required[0]}=...)."
             )
-        return cls()
+        return cls(**kwargs)
 
     def serialize(self, member):
         """The configuration of a member, for `deserialize`."""
@@ -121,3 +172,12 @@ class Family:
     def deserialize(self, config):
         """The member that a configuration of `serialize` describes."""
         return keras.saving.deserialize_keras_object(config)
+
+
+def _default_package(cls):
+    """What precedes the name of a class in files unless its author says it."""
+    return PACKAGE if _path(cls).startswith(f"{PACKAGE}.") else "Custom"
+
+
+def _path(cls):
+    return f"{cls.__module__}.{cls.__qualname__}"

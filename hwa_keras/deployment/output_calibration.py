@@ -18,7 +18,7 @@ from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.calibration import check_finite
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.layers.head import head_of
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 
 __all__ = ["OutputCalibration", "calibrate_outputs"]
 

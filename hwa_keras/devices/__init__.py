@@ -8,6 +8,7 @@ from hwa_keras.devices.device import (
     get,
     register,
     serialize,
+    weight_range,
 )
 from hwa_keras.devices.drifting import DriftingDevice
 from hwa_keras.devices.hermes import Hermes
@@ -38,4 +39,5 @@ __all__ = [
     "register",
     "relative_energy",
     "serialize",
+    "weight_range",
 ]

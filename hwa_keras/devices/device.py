@@ -22,8 +22,8 @@ class Device:
 
     A subclass is a frozen dataclass of plain numbers; its methods are pure functions
     of tensors, so that training noise, chips and exported graphs use one formula.
-    Register it with `hwa_keras.devices.register("alias")` to have it saved and found
-    by name.
+    `hwa_keras.devices.register("alias", package="my_lab")` has it saved and found by
+    name.
 
     Attributes:
         drifts: Bool. Whether the weights age, so that there is drift to compensate.

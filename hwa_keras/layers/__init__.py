@@ -18,6 +18,8 @@ from hwa_keras.layers.feedforward import (
     HWASeparableConv2D,
 )
 from hwa_keras.layers.head import HWAReversibleEmbedding
+from hwa_keras.layers.product_families import register_products
+from hwa_keras.layers.products import DenseProduct, Product
 from hwa_keras.layers.recurrent import (
     HWAGRU,
     HWALSTM,
@@ -30,6 +32,7 @@ from hwa_keras.layers.recurrent import (
 )
 
 __all__ = [
+    "DenseProduct",
     "HWAConv1D",
     "HWAConv1DTranspose",
     "HWAConv2D",
@@ -53,6 +56,8 @@ __all__ = [
     "HWASimpleRNNCell",
     "HWATimeDistributed",
     "HardwareLayer",
+    "Product",
     "convert_layer",
+    "register_products",
     "revert_layer",
 ]

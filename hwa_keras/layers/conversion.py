@@ -23,7 +23,7 @@ from hwa_keras.layers.base import (
     put_layer_on,
 )
 from hwa_keras.layers.head import HWAReversibleEmbedding, head_of
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import is_registered, product_of
 
 __all__ = [
     "convert_layer",
@@ -198,6 +198,8 @@ def _family(digital):
             return _CELLS[base]
         if base in _PRODUCTS and digital.call is base.call:
             return _PRODUCTS[base]
+        if is_registered(base) and digital.call is base.call:
+            return feedforward.ProductLayer
     return None
 
 

@@ -12,7 +12,7 @@ from keras import layers, ops
 from hwa_keras.core.views import MatrixView
 from hwa_keras.layers.array import multiply
 from hwa_keras.layers.base import HardwareLayer, register
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 
 _LORA = ("lora_kernel_a", "lora_kernel_b")
 

@@ -7,7 +7,6 @@ operation, and the inputs on the rows. It has no state: the Keras layer tells al
 
 import math
 
-import keras
 from keras import ops
 
 from hwa_keras.core.views import MatrixView
@@ -22,7 +21,6 @@ __all__ = [
     "EinsumProduct",
     "PointwiseConvProduct",
     "Product",
-    "product_of",
 ]
 
 
@@ -41,7 +39,7 @@ class Product:
         attribute: Name of the layer's attribute that holds the kernel's variable.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.Conv2D(8, 3, groups=2)
         >>> layer.build((None, 6, 6, 4))
         >>> [product] = product_of(layer)
@@ -116,7 +114,7 @@ class DenseProduct(Product):
     """The product of `keras.layers.Dense`: inputs `[..., rows]`, a kernel's own matrix.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.Dense(3)
         >>> layer.build((None, 5))
         >>> [product] = product_of(layer)
@@ -143,7 +141,7 @@ class EinsumProduct(Product):
             in the kernel, or where an operand has a label twice.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.EinsumDense("abcd,cde->abce", output_shape=(7, 3, 5))
         >>> layer.build((None, 7, 3, 4))
         >>> [product] = product_of(layer)
@@ -233,7 +231,7 @@ class ConvProduct(_SpatialProduct):
     the channels of a group. The columns are the filters, group after group.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.Conv1D(6, 3, padding="causal")
         >>> layer.build((None, 10, 4))
         >>> [product] = product_of(layer)
@@ -259,7 +257,7 @@ class PointwiseConvProduct(_SpatialProduct):
     Its inputs are the outputs of the first, depthwise product.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.SeparableConv2D(8, 3, depth_multiplier=2)
         >>> layer.build((None, 6, 6, 4))
         >>> product_of(layer)[1].view(layer).matrix_shape
@@ -283,7 +281,7 @@ class DepthwiseConvProduct(_SpatialProduct):
     sees its own patch; column `channel * depth_multiplier + m` is output `m` of it.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)
         >>> layer.build((None, 6, 6, 4))
         >>> [product] = product_of(layer)
@@ -307,7 +305,7 @@ class ConvTransposeProduct(_SpatialProduct):
     the kernel's order, and zeros where strides leave none.
 
     Example:
-        >>> from hwa_keras.layers.products import product_of
+        >>> from hwa_keras.layers.product_families import product_of
         >>> layer = keras.layers.Conv2DTranspose(8, 3, strides=2, padding="same")
         >>> layer.build((None, 6, 6, 4))
         >>> [product] = product_of(layer)
@@ -330,67 +328,6 @@ class ConvTransposeProduct(_SpatialProduct):
 
     def _patches(self, layer, x):
         return unfolding.transposed_windows(layer, x)
-
-
-def product_of(layer):
-    """The products of a layer of a known family.
-
-    A family is told by the functions that compute (`call`, and the `kernel` and
-    `convolution_op` that it uses), wherever the layer's class has them from. Classes
-    that set `hardware_mixin = True` are looked through: they compute the same.
-
-    Args:
-        layer: A Keras layer. It need not be built, but the methods of a product do.
-
-    Returns:
-        A list of `Product`s in the order in which the layer computes them: one, or two
-        for separable convolutions. None for a layer of no known family: another layer,
-        a subclass that computes in its own way, or one quantized by Keras.
-
-    Example:
-        >>> from hwa_keras.layers.products import product_of
-        >>> product_of(keras.layers.SeparableConv2D(8, 3))
-        [DepthwiseConvProduct('depthwise_kernel'),
-         PointwiseConvProduct('pointwise_kernel')]
-        >>> product_of(keras.layers.Flatten()) is None
-        True
-    """
-    if getattr(layer, "quantization_mode", None) is not None:
-        return None
-    for family, products in _FAMILIES:
-        names = ("call", "kernel", "convolution_op")
-        if all(_found(type(layer), n) is _found(family, n) for n in names):
-            return list(products)
-    return None
-
-
-# Classes of a family that share their functions today may not tomorrow: all are listed.
-_FAMILIES = tuple(
-    (getattr(keras.layers, name), products)
-    for names, *products in (
-        ("Dense", DenseProduct("_kernel")),
-        ("EinsumDense", EinsumProduct("_kernel")),
-        ("Conv1D Conv2D Conv3D", ConvProduct("_kernel")),
-        ("DepthwiseConv1D DepthwiseConv2D", DepthwiseConvProduct("kernel")),
-        ("Conv1DTranspose Conv2DTranspose", ConvTransposeProduct("kernel")),
-        ("Conv3DTranspose", ConvTransposeProduct("kernel")),
-        (
-            "SeparableConv1D SeparableConv2D",
-            DepthwiseConvProduct("depthwise_kernel"),
-            PointwiseConvProduct("pointwise_kernel"),
-        ),
-    )
-    for name in names.split()
-)
-
-
-def _found(cls, name):
-    """A class's attribute as the first class that is no hardware mix-in has it."""
-    for base in cls.__mro__:
-        own = vars(base)
-        if own.get("hardware_mixin") is not True and name in own:
-            return own[name]
-    return None
 
 
 def _transpose(x, labels, wanted):

@@ -2,12 +2,12 @@
 
 import keras
 
+from hwa_keras import spiking
 from hwa_keras.core.checks import check_choice, check_count, check_not_negative
 from hwa_keras.layers import HWADense
 from hwa_keras.noise import ProcessVariation, SynapticMismatch
 from hwa_keras.quantizers import Uniform
 from hwa_keras.spiking import (
-    LIF,
     FastSigmoid,
     Frontend,
     MembraneReadout,
@@ -34,6 +34,7 @@ def keyword_spotting(
     dt=8e-3,
     taus=(20e-3, 64e-3, 128e-3),
     slope=2.0,
+    neuron="lif",
 ):
     """A spiking network that tells words by what a filter bank makes of them.
 
@@ -73,6 +74,8 @@ def keyword_spotting(
             hidden ones and of those of words. Defaults to `(20e-3, 64e-3, 128e-3)`.
         slope: Float > 0, k of `spiking.FastSigmoid`. The customary 25 trains far
             worse with mismatch. Defaults to `2.0`.
+        neuron: String, the name of the neurons, of whichever class has no arguments
+            without default but `tau` and `dt`. Defaults to `"lif"`.
 
     Returns:
         A functional Keras model from features `[batch, bins, channels]` to logits
@@ -115,8 +118,9 @@ def keyword_spotting(
         )
 
     def neurons(tau, name, **options):
-        surrogate = FastSigmoid(slope)
-        return LIF(tau, dt, surrogate=surrogate, name=f"{name}_neurons", **options)
+        options["surrogate"] = FastSigmoid(slope)
+        name = f"{name}_neurons"
+        return spiking.get(neuron, tau=tau, dt=dt, name=name, **options)
 
     features = keras.Input((bins, channels))
     x = keras.layers.Rescaling(gain)(features)

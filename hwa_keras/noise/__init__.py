@@ -26,6 +26,7 @@ from hwa_keras.noise.noise_device import NoiseDevice, as_device
 get = family.get
 serialize = family.serialize
 deserialize = family.deserialize
+register = family.register
 
 __all__ = [
     "AdditiveGaussian",
@@ -45,6 +46,7 @@ __all__ = [
     "get",
     "as_device",
     "leaves",
+    "register",
     "serialize",
 ]
 

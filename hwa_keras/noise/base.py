@@ -47,7 +47,7 @@ class Noise(keras.layers.Layer):
     """Base class of the noises: called as `noise(w, seed)`.
 
     A subclass writes `perturb`, a pure function of tensors, which is compiled with
-    XLA as one kernel, random numbers included.
+    XLA as one kernel, random numbers included. `noise.register` gives it a name.
 
     Args:
         scale: Float ≥ 0, the initial value of the `scale` variable, a factor on the

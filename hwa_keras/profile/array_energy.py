@@ -7,7 +7,7 @@ import keras
 from hwa_keras.core.checks import check_count
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.deployment.batchnorm import calibration_batches
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 from hwa_keras.profile.array_result import ArrayEnergy, KernelArrayEnergy
 from hwa_keras.profile.array_run import CELLS, ArrayRun
 from hwa_keras.profile.converters import Periphery
@@ -213,8 +213,9 @@ def _additions_behind(kernel):
         return 2 if attribute == "recurrent_kernel" else int(layer.use_bias)
     if attribute != product_of(layer)[-1].attribute:
         return 0
+    is_linear = layer.activation in (None, keras.activations.linear)
     has_bias = layer.bias is not None and kernel.hardware.hardware.bias == "digital"
-    return int(has_bias) + int(layer.activation is not keras.activations.linear)
+    return int(has_bias) + int(not is_linear)
 
 
 def _assumptions(run, rows, v_read, periphery):

@@ -13,7 +13,8 @@ from hwa_keras.core.substitution import recurrent_states
 from hwa_keras.crossbar import Wired
 from hwa_keras.devices import BitSlices, ConductanceDevice
 from hwa_keras.devices.device import for_kernels
-from hwa_keras.layers.products import DenseProduct, product_of
+from hwa_keras.layers.product_families import product_of
+from hwa_keras.layers.products import DenseProduct
 from hwa_keras.profile.driven_array import DrivenArray, Recorder
 
 __all__ = ["CELLS", "ArrayRun"]

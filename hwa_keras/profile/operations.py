@@ -7,7 +7,8 @@ from keras import layers
 
 from hwa_keras.core.hardware_kernel import HardwareKernel
 from hwa_keras.layers.einsum_labels import EinsumLabels
-from hwa_keras.layers.products import ConvTransposeProduct, EinsumProduct, product_of
+from hwa_keras.layers.product_families import product_of
+from hwa_keras.layers.products import ConvTransposeProduct, EinsumProduct
 from hwa_keras.quantizers import Quantizer
 from hwa_keras.spiking.encoders import DeltaEncoder, LatencyEncoder, RateEncoder
 from hwa_keras.spiking.neurons import Neurons

@@ -18,7 +18,7 @@ from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
 from hwa_keras.deployment.batchnorm import calibration_batches
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 from hwa_keras.profile.spiking_result import (
     PJ_PER_ACCUMULATE,
     PJ_PER_MAC,

@@ -7,7 +7,13 @@ shape, so it works as `kernel_quantizer=`, as `input_quantizer=`, as
 a quantizer is.
 """
 
-from hwa_keras.quantizers.base import Quantizer, apply, family
+from hwa_keras.quantizers.base import (
+    Quantizer,
+    apply,
+    family,
+    passed_within,
+    with_pseudo_gradient,
+)
 from hwa_keras.quantizers.binary import (
     ApproxSign,
     BinaryConnect,
@@ -28,6 +34,7 @@ from hwa_keras.quantizers.uniform import Uniform, uniform
 get = family.get
 serialize = family.serialize
 deserialize = family.deserialize
+register = family.register
 
 __all__ = [
     "ApproxSign",
@@ -48,10 +55,13 @@ __all__ = [
     "dorefa",
     "get",
     "magnitude_aware_sign",
+    "passed_within",
+    "register",
     "serialize",
     "ste_heaviside",
     "ste_sign",
     "ste_tern",
     "swish_sign",
     "uniform",
+    "with_pseudo_gradient",
 ]

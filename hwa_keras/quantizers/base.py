@@ -77,7 +77,7 @@ class Quantizer(keras.layers.Layer):
 
     Subclasses set `precision`, the number of bits of a code, and write
     `quantized(inputs)`. Inputs are quantized in the dtype in which they come, whatever
-    the dtype policy.
+    the dtype policy. `quantizers.register` gives a class of one's own a name.
 
     Args:
         metrics: List of names of metrics to follow in training, or None. There is

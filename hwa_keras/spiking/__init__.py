@@ -11,7 +11,7 @@ from hwa_keras.spiking.encoders import (
 from hwa_keras.spiking.filter_bank import FilterBank
 from hwa_keras.spiking.frontend import Frontend
 from hwa_keras.spiking.losses import CountCrossEntropy, population_targets
-from hwa_keras.spiking.neurons import ALIF, LIF, SynapticLIF
+from hwa_keras.spiking.neurons import ALIF, LIF, Neurons, SynapticLIF, family
 from hwa_keras.spiking.nir import export_nir
 from hwa_keras.spiking.nir_models import from_nir
 from hwa_keras.spiking.per_step import MaxRatePooling, PerStep
@@ -37,6 +37,11 @@ from hwa_keras.spiking.surrogates import (
 )
 from hwa_keras.spiking.to_spiking import accuracy_over_time, to_spiking
 
+get = family.get
+serialize = family.serialize
+deserialize = family.deserialize
+register = family.register
+
 __all__ = [
     "ALIF",
     "LIF",
@@ -55,6 +60,7 @@ __all__ = [
     "LatencyEncoder",
     "MaxRatePooling",
     "MembraneReadout",
+    "Neurons",
     "PerStep",
     "RateEncoder",
     "RateReadout",
@@ -67,9 +73,13 @@ __all__ = [
     "WeightMagnitude",
     "accuracy_over_time",
     "decay",
+    "deserialize",
     "export_nir",
     "from_nir",
+    "get",
     "population_targets",
+    "register",
+    "serialize",
     "spike",
     "to_spiking",
 ]

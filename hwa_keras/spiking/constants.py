@@ -111,7 +111,7 @@ class NeuronConstants(SavesSeeds):
         on_chip: Bool. Whether the neurons are those of a chip, drawn by `draw_chip`.
     """
 
-    _TIME_CONSTANTS: tuple = ("tau",)
+    time_constants: tuple = ("tau",)
     _mismatch_seeds: Any = None
     tau_factor: Any = None
     threshold_factor: Any = None
@@ -190,7 +190,7 @@ class NeuronConstants(SavesSeeds):
                     f"an array of shape {shape}."
                 )
         if self.learn_tau:
-            self._learned = [self._log_tau(name) for name in self._TIME_CONSTANTS]
+            self._learned = [self._log_tau(name) for name in self.time_constants]
         for i, each in enumerate((self.tau_noise, self.threshold_noise)):
             if each is not None:
                 if None in self._neurons:
@@ -216,7 +216,7 @@ class NeuronConstants(SavesSeeds):
 
     def _mismatches(self):
         """{attribute: (noise, shape of its factors)}."""
-        count = len(self._TIME_CONSTANTS)
+        count = len(self.time_constants)
         found = {}
         if self.tau_noise is not None:
             found["tau_factor"] = self.tau_noise, (count, *self._neurons)
@@ -270,7 +270,7 @@ class NeuronConstants(SavesSeeds):
             `state_dtype` that broadcast with the neurons.
         """
         factors = self._factors(training)
-        rates = [self._rate(i) for i in range(len(self._TIME_CONSTANTS))]
+        rates = [self._rate(i) for i in range(len(self.time_constants))]
         threshold = ops.cast(self._thresholds, self.state_dtype)
         if (leaks := factors.get("tau_factor")) is not None:
             rates = [rate * leaks[i] for i, rate in enumerate(rates)]
@@ -296,7 +296,7 @@ class NeuronConstants(SavesSeeds):
     def _rate(self, i):
         """dt/τ of one of the time constants, nominal."""
         if not self.learn_tau:
-            tau = self._taus[self._TIME_CONSTANTS[i]]
+            tau = self._taus[self.time_constants[i]]
             return ops.cast(self.dt / self._snapped(tau), self.state_dtype)
         tau = ops.exp(self._learned[i].value)
         if self._levels is not None:

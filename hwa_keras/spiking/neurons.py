@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from hwa_keras.core.checks import check_choice, check_not_negative, is_number
-from hwa_keras.layers.base import register
+from hwa_keras.core.registry import Family
 from hwa_keras.spiking import surrogates
 from hwa_keras.spiking.constants import NeuronConstants
 from hwa_keras.spiking.membrane import (
@@ -17,7 +17,9 @@ from hwa_keras.spiking.membrane import (
     fire,
 )
 
-__all__ = ["ALIF", "LIF", "Neurons", "SynapticLIF"]
+__all__ = ["ALIF", "LIF", "Neurons", "SynapticLIF", "family"]
+
+family = Family("neuron")
 
 _CONSTANTS = (
     "threshold",
@@ -64,10 +66,15 @@ def _checked_membrane(layer, value):
 class Neurons(NeuronConstants, keras.layers.Layer):
     """Base class of the layers of neurons over `[batch, time, ..., channels]`.
 
-    A subclass names its states and runs a sequence. See `LIF` for the arguments.
+    A subclass runs a sequence; where it has more than a membrane and its time constant,
+    it names them, and takes the time constants as arguments. See `LIF` for the others.
+
+    Attributes:
+        time_constants: Tuple of strings, the arguments that are time constants.
+        state_names: Tuple of strings, one per state, `"membrane"` among them.
     """
 
-    _STATES: tuple = ("membrane",)
+    state_names: tuple = ("membrane",)
 
     def __init__(
         self,
@@ -83,7 +90,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         **kwargs,
     ):
         own = {name: kwargs.pop(name) for name in _CONSTANTS if name in kwargs}
-        taus = {name: kwargs.pop(name) for name in self._TIME_CONSTANTS}
+        taus = {name: kwargs.pop(name) for name in self.time_constants}
         super().__init__(**kwargs)
         owner = type(self).__name__
         self._set_constants(dt, **own, **taus)
@@ -134,7 +141,10 @@ class Neurons(NeuronConstants, keras.layers.Layer):
 
     def _rest(self):
         """{state: its value before the first step}."""
-        return {**dict.fromkeys(self._STATES, 0.0), "membrane": self.initial_membrane}
+        return {
+            **dict.fromkeys(self.state_names, 0.0),
+            "membrane": self.initial_membrane,
+        }
 
     def reset_state(self):
         """Have a stateful layer begin anew."""
@@ -147,7 +157,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         currents = ops.cast(ops.transpose(inputs, order), self.state_dtype)
         states = self._first_states(currents, initial_state)
         decays, threshold = self.constants(training)
-        spikes, membrane, last = self._run(currents, states, decays, threshold)
+        spikes, membrane, last = self.run(currents, states, decays, threshold)
         if self.stateful:
             for variable, value in zip(self.states, last, strict=True):
                 variable.assign(value)
@@ -170,21 +180,25 @@ class Neurons(NeuronConstants, keras.layers.Layer):
             return [ops.full_like(currents[0], x) for x in self._rest().values()]
         given = initial_state
         given = list(given) if isinstance(given, (list, tuple)) else [given]
-        if len(given) != len(self._STATES):
+        if len(given) != len(self.state_names):
             raise ValueError(
                 f"`initial_state` of '{self.name}' must be a list of tensors [batch, "
-                f"..., channels]: {', '.join(self._STATES)}. Received {len(given)}."
+                f"..., channels]: {', '.join(self.state_names)}. Received {len(given)}."
             )
         return [ops.cast(state, self.state_dtype) for state in given]
 
-    def _run(self, currents, states, decays, threshold):
-        """Spikes, membranes before the reset, and the list of the last states.
+    def run(self, currents, states, decays, threshold):
+        """Run a sequence.
 
         Args:
-            currents: Tensor `[time, batch, ..., channels]`.
-            states: List of tensors `[batch, ..., channels]`.
-            decays: List of tensors exp(−dt/τ).
+            currents: Tensor `[time, batch, ..., channels]`, in `state_dtype`.
+            states: List of tensors `[batch, ..., channels]`, one per `state_names`.
+            decays: List of tensors exp(−dt/τ), one per `time_constants`.
             threshold: Tensor θ.
+
+        Returns:
+            A triple: spikes and membranes before the reset, of the shape of the
+            currents, and the list of the states after the last step.
         """
         raise NotImplementedError
 
@@ -194,12 +208,12 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         count = 1 + self.return_membrane
         shapes = [shape] * count
         if self.return_state:
-            shapes += [(shape[0], *shape[2:])] * len(self._STATES)
+            shapes += [(shape[0], *shape[2:])] * len(self.state_names)
         specs = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
         return specs[0] if len(specs) == 1 else tuple(specs)
 
     def compute_mask(self, inputs, mask=None):
-        states = len(self._STATES) if self.return_state else 0
+        states = len(self.state_names) if self.return_state else 0
         masks = [mask] * (1 + self.return_membrane) + [None] * states
         return masks[0] if len(masks) == 1 else masks
 
@@ -218,7 +232,10 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         }
 
 
-@register("lif")
+family.base = Neurons
+
+
+@family.register("lif")
 class LIF(Neurons):
     """Leaky integrate-and-fire neurons over inputs `[batch, time, ..., channels]`.
 
@@ -300,12 +317,12 @@ class LIF(Neurons):
     def __init__(self, tau, dt, **kwargs):
         super().__init__(dt, tau=tau, **kwargs)
 
-    def _run(self, currents, states, decays, threshold):
+    def run(self, currents, states, decays, threshold):
         z, u, v = fire(currents, decays[0], threshold, states[0], self.firing)
         return z, u, [v]
 
 
-@register("synaptic_lif")
+@family.register("synaptic_lif")
 class SynapticLIF(Neurons):
     """Leaky integrate-and-fire neurons behind synapses that filter.
 
@@ -329,20 +346,20 @@ class SynapticLIF(Neurons):
         [0.5, 0.573, 0.514]
     """
 
-    _TIME_CONSTANTS = ("tau", "tau_synapse")
-    _STATES = ("membrane", "current")
+    time_constants = ("tau", "tau_synapse")
+    state_names = ("membrane", "current")
 
     def __init__(self, tau, tau_synapse, dt, **kwargs):
         super().__init__(dt, tau=tau, tau_synapse=tau_synapse, **kwargs)
 
-    def _run(self, currents, states, decays, threshold):
+    def run(self, currents, states, decays, threshold):
         beta, alpha = decays
         filtered = exponential_filter(currents, alpha, states[1])
         z, u, v = fire(filtered, beta, threshold, states[0], self.firing)
         return z, u, [v, filtered[-1]]
 
 
-@register("alif")
+@family.register("alif")
 class ALIF(Neurons):
     """Leaky integrate-and-fire neurons whose thresholds rise with each spike.
 
@@ -373,15 +390,15 @@ class ALIF(Neurons):
           spiking neurons", Nature Communications 11, 2020.
     """
 
-    _TIME_CONSTANTS = ("tau", "tau_adaptation")
-    _STATES = ("membrane", "adaptation")
+    time_constants = ("tau", "tau_adaptation")
+    state_names = ("membrane", "adaptation")
 
     def __init__(self, tau, tau_adaptation, dt, adaptation=0.1, **kwargs):
         super().__init__(dt, tau=tau, tau_adaptation=tau_adaptation, **kwargs)
         check_not_negative("ALIF", adaptation=adaptation)
         self.adaptation = float(adaptation)
 
-    def _run(self, currents, states, decays, threshold):
+    def run(self, currents, states, decays, threshold):
         beta, rho = decays
         z, u, v, a = adaptive_fire(
             currents,

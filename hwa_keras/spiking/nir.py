@@ -18,7 +18,8 @@ from keras import ops
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
-from hwa_keras.layers.products import DenseProduct, product_of
+from hwa_keras.layers.product_families import product_of
+from hwa_keras.layers.products import DenseProduct
 from hwa_keras.spiking.chain import PASSED, chain_of
 from hwa_keras.spiking.constants import decay
 from hwa_keras.spiking.frontend import Frontend
@@ -209,7 +210,7 @@ def _constants(layer):
     found, threshold = layer.constants()
     decays = [_numbers(each, "float64") for each in found]
     if not (layer.learn_tau or layer.on_chip or layer.tau_levels is not None):
-        taus = [layer.get_config()[name] for name in layer._TIME_CONSTANTS]
+        taus = [layer.get_config()[name] for name in layer.time_constants]
         decays = [decay(tau, layer.dt) for tau in taus]
     threshold = _numbers(threshold, "float64")
     full = [np.broadcast_to(each, shape).copy() for each in (*decays, threshold)]

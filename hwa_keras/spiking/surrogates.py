@@ -21,6 +21,7 @@ __all__ = [
     "aliases",
     "deserialize",
     "get",
+    "register",
     "serialize",
     "slope",
     "spike",
@@ -28,7 +29,7 @@ __all__ = [
 
 family = Family("surrogate", takes_callables=True)
 get, serialize, deserialize = family.get, family.serialize, family.deserialize
-aliases = family.aliases
+aliases, register = family.aliases, family.register
 
 
 def slope(surrogate, x):

@@ -3,6 +3,7 @@ import json
 import keras
 import pytest
 
+import hwa_keras
 from hwa_keras.core.registry import Family
 
 widgets = Family("widget")
@@ -34,6 +35,11 @@ class SizedWidget(Configured):
 
     def get_config(self):
         return {**super().get_config(), "height": self.height}
+
+
+@widgets.register("packaged", package="my_lab")
+class PackagedWidget(Configured):
+    pass
 
 
 @gadgets.register("gadget")
@@ -70,9 +76,11 @@ def test_members_are_returned_as_they_are():
 
 def test_aliases_are_sorted_and_of_this_family_alone():
     assert widgets.aliases() == [
+        "PackagedWidget",
         "RoundWidget",
         "SizedWidget",
         "ball",
+        "packaged",
         "round_widget",
         "sized_widget",
     ]
@@ -80,8 +88,8 @@ def test_aliases_are_sorted_and_of_this_family_alone():
 
 def test_unknown_name_lists_the_known_ones():
     message = (
-        "Unknown widget 'oval'. Known names: RoundWidget, SizedWidget, ball, "
-        "round_widget, sized_widget."
+        "Unknown widget 'oval'. Known names: PackagedWidget, RoundWidget, SizedWidget, "
+        "ball, packaged, round_widget, sized_widget."
     )
     with pytest.raises(ValueError, match=message):
         widgets.get("oval")
@@ -123,8 +131,68 @@ def test_configuration_round_trips_as_json():
         assert (found.size, found.height) == (4, 2)
 
 
-def test_members_are_registered_with_keras():
-    assert keras.saving.get_registered_name(RoundWidget) == "hwa_keras>RoundWidget"
+def test_members_are_registered_with_keras_under_the_package_that_is_given():
+    name = keras.saving.get_registered_name
+    assert name(RoundWidget) == "Custom>RoundWidget"
+    assert name(PackagedWidget) == "my_lab>PackagedWidget"
+    assert name(hwa_keras.devices.PCM) == "hwa_keras>PCM"
+
+
+def test_arguments_go_with_names():
+    assert widgets.get("ball", size=5).size == 5
+    assert widgets.get("sized_widget", size=1, height=2).height == 2
+    with pytest.raises(ValueError, match="no default for height"):
+        widgets.get("sized_widget", size=1)
+    for identifier in (None, RoundWidget()):
+        with pytest.raises(TypeError, match=r"Arguments \(size\) go with the name"):
+            widgets.get(identifier, size=5)
+
+
+def test_names_that_are_taken_are_refused_and_nothing_is_registered():
+    before = widgets.aliases()
+
+    class Other(Configured):
+        pass
+
+    with pytest.raises(
+        ValueError, match="'ball' of the widget .*Other is taken by .*R"
+    ):
+        widgets.register("free", "ball")(Other)
+    Other.__name__ = "RoundWidget"
+    with pytest.raises(ValueError, match="'RoundWidget' .* another name for the class"):
+        widgets.register("free", package="elsewhere")(Other)
+    Other.__name__ = "Gadget"  # A gadget of that name is in files of that package.
+    with pytest.raises(ValueError, match="'Custom>Gadget' of the widget"):
+        widgets.register("free")(Other)
+    assert widgets.aliases() == before
+    widgets.register("other_gadget", package="elsewhere")(Other)
+    assert type(widgets.get("other_gadget")) is Other
+    for name in ("Gadget", "other_gadget"):
+        del widgets._members[name]
+
+
+def test_a_class_that_is_defined_again_replaces_itself():
+    def define():
+        @widgets.register("again")
+        class Again(Configured):
+            pass
+
+        return Again
+
+    first, second = define(), define()
+    assert first is not second
+    assert type(widgets.get("again")) is second
+    for name in ("Again", "again"):
+        del widgets._members[name]
+
+
+def test_what_cannot_be_registered_says_how_to():
+    with pytest.raises(TypeError, match=r'@register\("my_widget", package="my_lab"\)'):
+        widgets.register(RoundWidget)
+    with pytest.raises(TypeError, match="must be a subclass of Device, and Unregist"):
+        hwa_keras.devices.register("unregistered")(Unregistered)
+    with pytest.raises(ValueError, match="'pcm' of the device .* taken by hwa_keras"):
+        hwa_keras.devices.register("pcm")(type("Mine", (hwa_keras.devices.PCM,), {}))
 
 
 @pytest.mark.parametrize("config", [{}, {"size": 3}])

@@ -1,7 +1,11 @@
+import keras
+import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
-from hwa_keras.layers.products import product_of
+import hwa_keras
+from hwa_keras.layers import DenseProduct, register_products
+from hwa_keras.layers.product_families import product_of
 
 
 class Mixin:
@@ -103,3 +107,59 @@ def test_classes_that_compute_as_keras_does_have_its_products(cls):
 )
 def test_layers_that_compute_otherwise_are_of_no_known_family(layer):
     assert product_of(layer) is None
+
+
+class Doubling(keras.layers.Layer):
+    """A layer of a user's own with a product, a bias and an activation."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = keras.activations.relu
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+        self.bias = self.add_weight(shape=(3,), initializer="ones", name="bias")
+
+    def call(self, x):
+        return self.activation(ops.matmul(x, self.kernel) + self.bias)
+
+
+def test_a_registered_class_goes_through_converters_before_bias_and_activation():
+    register_products(Doubling, DenseProduct("kernel"))
+    layer = Doubling()
+    model = keras.Sequential([keras.Input((4,)), layer])
+    hwa_keras.to_hwa(model, hardware=hwa_keras.Hardware(adc=ops.round), verbose=0)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    kernel = ops.convert_to_numpy(layer.kernel)
+    expected = np.maximum(np.round(x @ kernel) + 1.0, 0.0)
+    np.testing.assert_allclose(model(x), expected, rtol=1e-6)
+    hwa_keras.to_digital(model)
+    assert type(layer) is Doubling
+    np.testing.assert_allclose(model(x), np.maximum(x @ kernel + 1.0, 0.0), rtol=1e-5)
+
+
+def test_a_registered_class_without_bias_and_activation_gets_none():
+    class Bare(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    register_products(Bare, DenseProduct("kernel"))
+    assert Bare.bias is None and Bare.activation is None
+    assert [repr(p) for p in product_of(Bare())] == ["DenseProduct('kernel')"]
+
+
+def test_what_has_no_products_to_register_is_refused():
+    class Inherits(layers.Dense):
+        pass
+
+    product = DenseProduct("kernel")
+    with pytest.raises(TypeError, match="class of Keras layers. Received"):
+        register_products(layers.Dense(3), product)
+    with pytest.raises(TypeError, match=r"Product for each kernel.*products=\(\)"):
+        register_products(Doubling)
+    with pytest.raises(TypeError, match="products=.*DenseProduct"):
+        register_products(Doubling, DenseProduct)
+    with pytest.raises(ValueError, match="products of keras.layers.Dense are known"):
+        register_products(layers.Dense, product)
+    with pytest.raises(ValueError, match="Inherits has its `call` from a base"):
+        register_products(Inherits, product)

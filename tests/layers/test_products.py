@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 from hwa_keras.crossbar import Tiling
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 from tests.layers.references import expected
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

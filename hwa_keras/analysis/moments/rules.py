@@ -8,7 +8,7 @@ from keras import layers, ops
 from hwa_keras.analysis.moments.covariance import Covariance
 from hwa_keras.analysis.moments.noise import product_noise
 from hwa_keras.layers.base import kernels_inside
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 
 __all__ = ["apply_rule"]
 

@@ -4,7 +4,7 @@ import functools
 
 from keras import ops
 
-from hwa_keras.layers.products import product_of
+from hwa_keras.layers.product_families import product_of
 
 __all__ = ["Masked", "apply_kernel"]
 
