@@ -8,8 +8,8 @@ import recipe_workers
 from rich.console import Console
 
 import hwa_keras
-from hwa_keras.deployment import TIMES
-from hwa_keras.deployment.sweep import evaluable
+from hwa_keras.analysis import TIMES
+from hwa_keras.analysis.study_data import evaluable
 from hwa_keras.results import Result, report, write_json
 
 console = Console()
