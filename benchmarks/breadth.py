@@ -171,7 +171,7 @@ def check_sweep(subject):
         loss = model.evaluate(*data, verbose=0)
     else:
         result = hwa_keras.drift_sweep(
-            model, "pcm", data, TIMES[:1], chips=1, compensation="none", verbose=0
+            model, "pcm", data, times=TIMES[:1], chips=1, compensation="none", verbose=0
         )
         loss = result.estimate("none", f"{TIMES[0]:g} s").mean
     if not np.all(np.isfinite(loss)):

@@ -55,7 +55,13 @@ def measured(model, data, chips):
     """Accuracy in software, and on chips one second after programming, in percent."""
     software = model.evaluate(*data.test, 500, verbose=0, return_dict=True)["accuracy"]
     result = hwa_keras.drift_sweep(
-        model, "pcm", data.test, [1.0], chips, "measured", verbose=0
+        model,
+        "pcm",
+        data.test,
+        times=[1.0],
+        chips=chips,
+        compensation="measured",
+        verbose=0,
     )
     estimate = result.estimate("measured", "1 s")
     mean, half_width = 100 * estimate.mean, 100 * estimate.half_width

@@ -25,7 +25,7 @@ def compare(model, shape, examples, chips=10):
     y = rng.integers(0, 10, examples)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
-    batches = backend.batched(x, y, 256)
+    batches = backend.batched((x, y), 256)
     count = chips * len(TIMES)
 
     def plain():
@@ -37,7 +37,7 @@ def compare(model, shape, examples, chips=10):
             model,
             "pcm",
             (x, y),
-            TIMES,
+            times=TIMES,
             chips=chips,
             compensation="measured",
             verbose=0,

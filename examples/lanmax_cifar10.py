@@ -67,7 +67,7 @@ class Settings:
     draws: int
     tolerance: float
     read_rates: list
-    sensitivity_repeats: int
+    sensitivity_chips: int
 
     def __post_init__(self):
         check(self, network=NETWORKS)
@@ -123,7 +123,7 @@ def looks(uniform, settings, data):
         uniform[p][0],
         data.test,
         p_base=p,
-        repeats=settings.sensitivity_repeats,
+        chips=settings.sensitivity_chips,
         batch_size=500,
         verbose=0,
     )

@@ -214,7 +214,12 @@ def bear_variation(study, base):
     for i, (name, model) in enumerate(models.items()):
         numbers[name] = {
             std: hwa_keras.monte_carlo(
-                model, ProcessVariation(std), study.data.test, s.chips, s.seed, 500
+                model,
+                ProcessVariation(std),
+                study.data.test,
+                chips=s.chips,
+                seed=s.seed,
+                batch_size=500,
             )
             .values(metric="accuracy")
             .tolist()

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from rich.console import Console
 
 import hwa_keras
-from hwa_keras.deployment import TIMES
+from hwa_keras.analysis import TIMES
 from hwa_keras.results import report, write_json
 
 ROOT = Path(__file__).parents[1]

@@ -47,7 +47,7 @@ class Settings:
     schedule: str
     weight_decay: float
     sigmas: list
-    repeats: int
+    chips: int
     calibration_images: int
     sharpness_images: int
     bits: list

@@ -55,7 +55,7 @@ def _texts(settings, curves):
     texts = {
         "robustness": (
             "Accuracy with conductance variation",
-            f"Over {settings.repeats} chips and {settings.seeds} training(s) of each "
+            f"Over {settings.chips} chips and {settings.seeds} training(s) of each "
             f"method; ± is half of the 95 % interval"
             f"{calibrated if settings.calibration_images else ''}.",
         ),

@@ -47,8 +47,8 @@ def define_flags(folder):
     flags.DEFINE_string("out", f"runs/{folder}", "Folder for all that is written.")
     flags.DEFINE_integer("epochs", None, "Epochs of each training.", 1)
     flags.DEFINE_integer("seeds", None, "Trainings of each method.", 1)
-    flags.DEFINE_integer("repeats", None, "Chips per level of variation.", 1)
-    return "epochs", "seeds", "repeats"
+    flags.DEFINE_integer("chips", None, "Chips per level of variation.", 1)
+    return "epochs", "seeds", "chips"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +214,8 @@ def measure(model, settings, data, seed):
         "robustness": analysis.robustness_curve(
             model,
             data.test,
-            settings.sigmas,
-            settings.repeats,
+            sigmas=settings.sigmas,
+            chips=settings.chips,
             calibration=x[calibration] if len(calibration) else None,
             seed=seed * 1000,
             verbose=0,
@@ -223,7 +223,7 @@ def measure(model, settings, data, seed):
     }
     if settings.bits:
         found["quantization"] = analysis.quantization_curve(
-            model, data.test, settings.bits, verbose=0
+            model, data.test, bits=settings.bits, verbose=0
         )
     if settings.shifts:
         found["shift"] = analysis.shift_curve(model, data.test, verbose=0)

@@ -43,7 +43,7 @@ class Settings:
         train_pieces, test_pieces: How many pieces of text.
         batch_size, epochs, learning_rate, schedule, weight_decay: Of the training.
         sigmas: Conductance variations at evaluation, 0.0 first.
-        repeats: Chips per level.
+        chips: Chips per level.
         seeds: Trainings of each method.
     """
 
@@ -61,7 +61,7 @@ class Settings:
     schedule: str
     weight_decay: float
     sigmas: list
-    repeats: int
+    chips: int
     seeds: int
 
     # What the studies of images have beside.

@@ -24,6 +24,7 @@ from hwa_keras import (
     spiking,
     training,
 )
+from hwa_keras.analysis import drift_sweep, monte_carlo
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.conversion import (
     fold_batchnorm,
@@ -40,10 +41,8 @@ from hwa_keras.deployment import (
     adapt_batchnorm,
     calibrate,
     calibrate_outputs,
-    drift_sweep,
     export,
     export_tflite,
-    monte_carlo,
     program,
     verify_export,
 )

@@ -1,38 +1,20 @@
-"""Sensitivity: which layers must be reliable, and which need not be."""
+"""layer_sensitivity: which layers must be reliable, and which need not be."""
 
-from hwa_keras.analysis.variation import Exact, Variation, checked_noise, measured
-from hwa_keras.core.checks import check_count, check_not_negative
+from hwa_keras.analysis.points import Points
+from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.variation import VariedBench, checked_noise, exact_chip
+from hwa_keras.core.checks import check_not_negative
 from hwa_keras.core.kernels import distinct
-from hwa_keras.deployment.batchnorm import calibration_batches
-from hwa_keras.deployment.programming import blank_chip
-from hwa_keras.deployment.sweep import (
-    check_compiled,
-    chosen_metric,
-    evaluable,
-    progress_bar,
-)
 from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
-from hwa_keras.results import Axis, Result
+from hwa_keras.results import Axis
 
-__all__ = ["layer_sensitivity"]
+__all__ = ["SensitivityPoints", "layer_sensitivity"]
 
 _P = 0.5  # Of the noises that are made here: a power of 2, so that factors are exact.
 
 
-def layer_sensitivity(
-    model,
-    data,
-    p_base=0.01,
-    p_probe=0.5,
-    repeats=10,
-    noise=None,
-    metric=None,
-    calibration=None,
-    seed=0,
-    batch_size=256,
-    verbose=1,
-):
+def layer_sensitivity(model, data, *, p_base=0.01, p_probe=0.5, noise=None, **study):
     """Measure a model with one kernel at a time read through much more noise.
 
     All kernels are read through noise of the level `p_base`, and one of them at
@@ -47,33 +29,22 @@ def layer_sensitivity(
     Args:
         model: A built and compiled Keras model, as `hwa_keras.program` takes it:
             kernels on hardware are those quantized as in training. It is not changed.
-        data: What to evaluate on: a pair of arrays `(x, y)`, or anything else that
-            `model.evaluate` takes as one argument, such as a batched
-            `tf.data.Dataset`.
+        data: What to evaluate on, as in `ChipStudy`.
         p_base: Float in [0, ½], the probability that a bit of any kernel is read
             wrong; with another `noise` a float ≥ 0, a factor on its scale. Defaults
             to `0.01`.
         p_probe: The same, for the kernel in question. Defaults to `0.5`.
-        repeats: Integer ≥ 1, the number of chips. Defaults to `10`.
         noise: A `hwa_keras.noise.Noise` or its name. None flips bits: of each kernel
             as the `BitFlip` that it was trained with, or else as `BitFlip(p)`.
             Defaults to `None`.
-        metric: Name of the compiled metric (or `"loss"`) that tables and plots show.
-            Defaults to the first metric, else the loss. All are measured.
-        calibration: Inputs, as `hwa_keras.adapt_batchnorm` takes them, on which the
-            batch-norm statistics of each chip are re-estimated before it is
-            evaluated (AdaBS); or None.
-        seed: Integer, the seed of the first chip, as in `robustness_curve`. Defaults
-            to `0`.
-        batch_size: Integer, for arrays. Defaults to `256`.
-        verbose: 0 or 1, whether to show a progress bar (in a log: one line at the
-            end). Defaults to `1`.
+        **study: Options of `ChipStudy`: metric, chips, seed, calibration, tolerance,
+            min_chips, batch_size, executor, verbose. Chip i has the draws that
+            `hwa_keras.program` makes from `seed + i`.
 
     Returns:
         A `Result`. Its first level is no kernel probed, such as `"all at 0.01"`; one
         for each kernel follows, called by its path, in the order of the model. Each
-        has `repeats` samples, in the order of the chips; `result.plot(boxes=True)`
-        draws their distributions.
+        has all chips; `result.plot(boxes=True)` draws their distributions.
 
     Raises:
         TypeError: If `noise` is no noise of hwa_keras.
@@ -90,37 +61,65 @@ def layer_sensitivity(
         >>> model.compile("adam", "mse")
         >>> data = np.ones((4, 8)), np.ones((4, 3))
         >>> found = hwa_keras.analysis.layer_sensitivity(
-        ...     model, data, repeats=3, verbose=0
+        ...     model, data, chips=3, verbose=0
         ... )
         >>> found.levels
         ['all at 0.01', 'hidden/kernel', 'head/kernel']
 
     Reference:
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.3.1 and
-          figure 4.3 (1 % and 50 %, ten repeats).
+          figure 4.3 (1 % and 50 %, ten chips).
     """
-    check_count("layer_sensitivity", repeats=repeats)
-    noise, quantity = _checked(noise, p_base, p_probe)
-    chip = blank_chip(model, Exact(), "none", "off", verbose=verbose)
-    check_compiled(chip, model)
-    variation = Variation(chip, noise)
-    unit = _P if noise is _bit_flips else 1.0
-    data = evaluable(data, batch_size)
-    if calibration is not None:
-        calibration = calibration_batches(calibration)
-    paths = distinct(kernel.path for kernel in chip.programmed_kernels())
-    found = {(level,): {} for level in (f"all at {p_base:g}", *paths)}
-    bar = progress_bar(len(found) * repeats, verbose)
-    for number in range(repeats):
-        base = variation(p_base / unit, seed + number)
-        probes = variation(p_probe / unit, seed + number)
-        for i, chips in enumerate(found.values(), start=-1):
-            one = [probes[i] if k == i else w for k, w in enumerate(base)]
-            chips[number] = measured(chip, one, seed + number, data, calibration)
-            metric = chosen_metric(metric, chips[number])
-            bar.add(1)
-    axis = Axis("kernel", [level for (level,) in found], label=quantity)
-    return Result(model.name, metric, [axis], found, {"seed": seed})
+    points = SensitivityPoints(p_base, p_probe, noise)
+    return ChipStudy(model, data, **study).run(points)
+
+
+class SensitivityPoints(Points):
+    """The points of `layer_sensitivity`: no kernel probed, and each in turn.
+
+    Args:
+        p_base, p_probe, noise: As of `layer_sensitivity`.
+    """
+
+    def __init__(self, p_base=0.01, p_probe=0.5, noise=None):
+        self.p_base, self.p_probe = p_base, p_probe
+        self.noise, self.label = _checked(noise, p_base, p_probe)
+        self._chip = None
+
+    def __getstate__(self):
+        return {**vars(self), "_chip": None}
+
+    def axes_of(self, study):
+        self._chip = exact_chip(study)  # For `bench` too: it is a copy of the model.
+        kernels = self._chip.programmed_kernels()
+        paths = distinct(kernel.path for kernel in kernels)
+        levels = [f"all at {self.p_base:g}", *paths]
+        return (Axis("kernel", levels, label=self.label),)
+
+    def bench(self, study):
+        unit = _P if self.noise is _bit_flips else 1.0
+        factors = self.p_base / unit, self.p_probe / unit
+        chip, self._chip = self._chip or exact_chip(study), None
+        return _SensitivityBench(chip, study, self.noise, factors)
+
+
+class _SensitivityBench(VariedBench):
+    def __init__(self, chip, study, noise, factors):
+        super().__init__(chip, study, noise)
+        self.factors = factors
+        paths = distinct(kernel.path for kernel in chip.programmed_kernels())
+        self.places = {path: i for i, path in enumerate(paths)}
+
+    def write(self, seed):
+        super().write(seed)
+        self.base, self.probes = (self.variation(f, seed) for f in self.factors)
+
+    def varied(self, point):
+        varied = list(self.base)
+        if point[0] in self.places:
+            i = self.places[point[0]]
+            varied[i] = self.probes[i]
+        return varied
 
 
 def _checked(noise, p_base, p_probe):

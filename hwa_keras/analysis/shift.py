@@ -7,15 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from hwa_keras.deployment.sweep import (
-    check_compiled,
-    chosen_metric,
-    evaluable,
-    progress_bar,
-)
-from hwa_keras.results import Axis, Result
+from hwa_keras.analysis.points import Bench, Points
+from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.study_data import evaluable
+from hwa_keras.results import Axis
 
-__all__ = ["SHIFTS", "rotate", "shear", "shift_curve", "zoom"]
+__all__ = ["SHIFTS", "ShiftPoints", "rotate", "shear", "shift_curve", "zoom"]
 
 
 def rotate(images, degrees):
@@ -145,7 +142,7 @@ SHIFTS = {
 }
 
 
-def shift_curve(model, data, shifts=None, metric=None, batch_size=256, verbose=1):
+def shift_curve(model, data, *, shifts=None, **study):
     """Measure a model on inputs off the distribution that it was trained on.
 
     The level `"none"`, which comes first, are the inputs as they are. The thesis
@@ -154,18 +151,15 @@ def shift_curve(model, data, shifts=None, metric=None, batch_size=256, verbose=1
 
     Args:
         model: A built and compiled Keras model, or a chip.
-        data: A pair of arrays `(x, y)`; for `SHIFTS`, x is images of shape
-            `(examples, height, width, channels)`.
+        data: A pair of arrays `(x, y)`, or `(x, y, sample_weight)`; for `SHIFTS`, x is
+            images of shape `(examples, height, width, channels)`.
         shifts: Dictionary from names to callables, each from a batch of inputs to a
             batch of inputs; a Keras augmentation layer is one. None means `SHIFTS`:
             rotations by 20 and 40°, shears by 28.6 and 57.3°, zooms to 60, 80, 120
             and 140 %.
-        metric: Name of the compiled metric (or `"loss"`) that tables and plots show.
-            Defaults to the first metric, else the loss. All are measured.
-        batch_size: Integer, of evaluation and of the calls of `shifts`. Defaults to
-            `256`.
-        verbose: 0 or 1, whether to show a progress bar (in a log: one line at the
-            end). Defaults to `1`.
+        **study: Options of `ChipStudy`: metric, batch_size (that of the calls of
+            `shifts`, too), executor, verbose. Nothing is random, so the model is
+            evaluated once, as it is.
 
     Returns:
         A `Result` over the shifts, with one sample at each level.
@@ -188,29 +182,49 @@ def shift_curve(model, data, shifts=None, metric=None, batch_size=256, verbose=1
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 5.5.2 and
           annex B.
     """
-    shifts = dict(SHIFTS if shifts is None else shifts)
-    if not shifts:
-        raise ValueError("`shifts` is empty. Give at least one, or None for SHIFTS.")
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ValueError(
-            "`data` must be a pair (x, y) of arrays, so that x can be shifted. "
-            f"Received an object of type {type(data).__name__}."
-        )
-    check_compiled(model, model)
-    x, y = data
-    bar = progress_bar(1 + len(shifts), verbose)
-    samples = {}
-    for label, shift in {"none": lambda batch: batch, **shifts}.items():
-        shifted = [
-            ops.convert_to_numpy(shift(x[i : i + batch_size]))
-            for i in range(0, len(x), batch_size)
-        ]
-        shifted = np.concatenate(shifted) if shifted else x
-        found = model.evaluate(
-            **evaluable((shifted, y), batch_size), return_dict=True, verbose=0
-        )
-        metric = chosen_metric(metric, found)
-        samples[label,] = {0: found}
-        bar.add(1)
-    axis = Axis("shift", ["none", *shifts], label="shift of the inputs")
-    return Result(model.name, metric, [axis], samples)
+    return ChipStudy(model, data, **study).run(ShiftPoints(shifts))
+
+
+class ShiftPoints(Points):
+    """The points of `shift_curve`: the inputs as they are, and each shift of them.
+
+    Args:
+        shifts: As of `shift_curve`.
+    """
+
+    is_random = False
+
+    def __init__(self, shifts=None):
+        self.shifts = dict(SHIFTS if shifts is None else shifts)
+        if not self.shifts:
+            raise ValueError(
+                "`shifts` is empty. Give at least one, or None for SHIFTS."
+            )
+        levels = ["none", *self.shifts]
+        self.axes = (Axis("shift", levels, label="shift of the inputs"),)
+
+    def bench(self, study):
+        data = study.data
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise ValueError(
+                "`data` must be a pair (x, y) of arrays, so that x can be shifted. "
+                f"Received an object of type {type(data).__name__}."
+            )
+        if study.calibration is not None:
+            raise ValueError("A study of shifts calibrates nothing: leave it out.")
+        study.evaluable()  # Raises an error if there are no examples.
+        return _ShiftBench(study, self.shifts)
+
+
+class _ShiftBench(Bench):
+    def __init__(self, study, shifts):
+        super().__init__(study.model, {})
+        self.given, self.size, self.shifts = study.data, study.batch_size, shifts
+
+    def put(self, point):
+        x, *rest = self.given
+        shift = self.shifts.get(point[0])
+        if shift is not None:
+            parts = (x[i : i + self.size] for i in range(0, len(x), self.size))
+            x = np.concatenate([ops.convert_to_numpy(shift(part)) for part in parts])
+        self.data = evaluable((x, *rest), self.size)

@@ -8,8 +8,9 @@ from keras import ops
 
 from hwa_keras import backend
 from hwa_keras import noise as noise_family
+from hwa_keras.analysis.chip_bench import ChipBench, evaluate_in_one_call
 from hwa_keras.core import random
-from hwa_keras.deployment.batchnorm import reestimate
+from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.devices.device import Device
 
 
@@ -81,22 +82,36 @@ class Variation:
         )
 
 
-def measured(chip, varied, seed, data, calibration=None):
-    """Write weights to a chip and evaluate it.
+def exact_chip(study):
+    """A chip of a study's model that holds what is written to it, not written yet."""
+    chip = blank_chip(study.model, Exact(), "none", "off", verbose=study.verbose)
+    evaluate_in_one_call(chip)
+    return chip
+
+
+class VariedBench(ChipBench):
+    """A chip of `Exact` devices, which is written with varied weights at each point.
 
     Args:
-        chip: A `Chip` of `Exact` devices.
-        varied: List of tensors, one per tile, as `Variation` gives them.
-        seed: Integer, the seed of the chip.
-        data: Dictionary, the arguments of `evaluate`.
-        calibration: Batches to adapt the batch-norm statistics to, or None.
-
-    Returns:
-        A dictionary from the names of metrics to floats.
+        chip: What `exact_chip` gives.
+        study: A `ChipStudy`.
+        noise: As of `Variation`.
     """
-    for tile, weights in zip(chip.tiles, varied, strict=True):
-        tile.targets.assign(ops.copy(weights))  # JAX would share, and then donate, it.
-    chip.write(seed)
-    if calibration is not None:
-        reestimate(chip, calibration)
-    return chip.evaluate(**data, return_dict=True, verbose=0)
+
+    def __init__(self, chip, study, noise):
+        super().__init__(chip, study)
+        self.variation, self.seed, self.settings = Variation(chip, noise), None, {}
+
+    def write(self, seed):
+        self.seed = seed
+
+    def varied(self, point):
+        """List of tensors: what the tiles hold at a point."""
+        raise NotImplementedError
+
+    def put(self, point):
+        pairs = zip(self.model.tiles, self.varied(point), strict=True)
+        for tile, weights in pairs:
+            # JAX would share, and then donate, it.
+            tile.targets.assign(ops.copy(weights))
+        self.model.write(self.seed)

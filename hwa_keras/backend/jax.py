@@ -31,9 +31,15 @@ def bitcast(x, dtype):
     return jax.lax.bitcast_convert_type(x, dtype)
 
 
-def batched(x, y, batch_size):
-    """Keyword arguments for `evaluate`: slicing arrays costs nothing here."""
-    return {"x": x, "y": y, "batch_size": batch_size}
+def batched(data, batch_size):
+    """Keyword arguments for `evaluate`: slicing arrays costs nothing here.
+
+    Args:
+        data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: Integer.
+    """
+    parts = dict(zip(("x", "y", "sample_weight"), data, strict=False))
+    return {**parts, "batch_size": batch_size}
 
 
 def value_and_gradient(function, tensors):

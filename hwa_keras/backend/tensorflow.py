@@ -71,10 +71,28 @@ def bitcast(x, dtype):
     return tf.bitcast(x, dtype)
 
 
-def batched(x, y, batch_size):
-    """Keyword arguments for `evaluate` that make batches of arrays only once."""
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
-    return {"x": dataset.cache().prefetch(2)}
+def batched(data, batch_size):
+    """Keyword arguments for `evaluate` that make batches of arrays only once.
+
+    Args:
+        data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: Integer.
+    """
+    if any(part is None for part in data):
+        names = ("x", "y", "sample_weight")
+        parts = dict(zip(names, data, strict=False))
+        return {**parts, "batch_size": batch_size}
+    dataset = tf.data.Dataset.from_tensor_slices(_as_tuples(tuple(data)))
+    return {"x": dataset.batch(batch_size).cache().prefetch(2)}
+
+
+def _as_tuples(data):
+    """Lists as tuples: `tf.data` takes a list for one array."""
+    if isinstance(data, dict):
+        return {key: _as_tuples(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return tuple(_as_tuples(value) for value in data)
+    return data
 
 
 def value_and_gradient(function, tensors):

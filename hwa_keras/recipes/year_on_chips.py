@@ -6,14 +6,9 @@ from pathlib import Path
 import keras
 from rich.console import Console
 
-from hwa_keras.deployment import (
-    TIMES,
-    drift_sweep,
-    export,
-    program,
-    verify_export,
-)
-from hwa_keras.deployment.sweep import evaluable
+from hwa_keras.analysis import TIMES, drift_sweep
+from hwa_keras.analysis.study_data import evaluable
+from hwa_keras.deployment import export, program, verify_export
 from hwa_keras.results import Result, report, write_json
 from hwa_keras.training import workers
 

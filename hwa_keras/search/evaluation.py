@@ -1,14 +1,14 @@
 """Objectives of candidates: what a search asks for, here or in other processes."""
 
 import hashlib
-import pickle
-import threading
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from hwa_keras.core.checks import check_choice
+from hwa_keras.core.workers import Remote
 
 __all__ = ["Evaluation", "Objective", "Objectives"]
 
@@ -130,9 +130,10 @@ class Evaluation:
 
     def __init__(self, objectives, executor=None):
         self.objectives = objectives
-        self.executor = executor
         self._known = {}
-        self._payload = None if executor is None else _pickled(objectives)
+        self._remote: Any = None
+        if executor is not None:
+            self._remote = Remote(objectives, executor, "the objectives")
 
     @property
     def count(self):
@@ -154,7 +155,7 @@ class Evaluation:
         keys = [_digest(candidate.key.encode()) for candidate in candidates]
         new = {k: c for k, c in zip(keys, candidates, strict=True)}
         new = {k: c for k, c in new.items() if k not in self._known}
-        run = self._here if self.executor is None else self._elsewhere
+        run = self._here if self._remote is None else self._elsewhere
         done(len(candidates) - len(new))
         found = run(list(new.values()), done)
         self._known.update(zip(new, found, strict=True))
@@ -174,31 +175,11 @@ class Evaluation:
     def _elsewhere(self, candidates, done):
         size = -(-len(candidates) // _CHUNKS) or 1
         chunks = [candidates[i : i + size] for i in range(0, len(candidates), size)]
-        digest = _digest(self._payload)
-        futures = [
-            self.executor.submit(evaluate_chunk, digest, self._payload, chunk)
-            for chunk in chunks
-        ]
         found = []
-        try:
-            for future, chunk in zip(futures, chunks, strict=True):
-                found += future.result()
-                done(len(chunk))
-        finally:
-            for future in futures:
-                future.cancel()
+        for values in self._remote.map("evaluate", chunks):
+            found += values
+            done(len(values))
         return found
-
-
-_worker = threading.local()  # Objectives hold models, which no two threads may share.
-
-
-def evaluate_chunk(digest, payload, candidates):
-    """In a worker: the values of candidates, by objectives unpickled once a thread."""
-    if getattr(_worker, "digest", None) != digest:
-        _worker.objectives = pickle.loads(payload)
-        _worker.digest = digest
-    return _worker.objectives.evaluate(candidates)
 
 
 def failed(values, directions):
@@ -219,14 +200,3 @@ def report_failures(candidates, values, bad):
 
 def _digest(content):
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _pickled(objectives):
-    try:
-        return pickle.dumps(objectives)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ValueError(
-            "An executor's workers get the objectives pickled, and these do not "
-            f"pickle: {error}. Define functions at the top of a module, not as a "
-            "lambda or inside another function."
-        ) from error

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from hwa_keras.analysis.study import progress_bar
 from hwa_keras.core.checks import check_choice, check_count
-from hwa_keras.deployment.sweep import progress_bar
 from hwa_keras.search.design_space import DesignSpace
 from hwa_keras.search.evaluation import (
     Evaluation,

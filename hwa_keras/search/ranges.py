@@ -6,15 +6,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from hwa_keras.analysis import monte_carlo
 from hwa_keras.analysis.delta import squared_gradients
 from hwa_keras.analysis.output_error import weight_moments
+from hwa_keras.analysis.study import chosen_metric
 from hwa_keras.conversion import to_hwa
 from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.core.replica import replicate
 from hwa_keras.crossbar import Crossbar, Wired
-from hwa_keras.deployment import monte_carlo
 from hwa_keras.deployment.programming import blank_chip
-from hwa_keras.deployment.sweep import chosen_metric
 from hwa_keras.devices import Memristor
 from hwa_keras.profile.array_energy import array_energy
 from hwa_keras.search.range_front import RangeFront, RangePoint

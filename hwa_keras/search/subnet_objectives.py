@@ -7,13 +7,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from hwa_keras.analysis import TIMES, drift_sweep
 from hwa_keras.analysis.output_error import output_error
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.crossbar import Wired
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
 from hwa_keras.deployment.export import export_tflite
-from hwa_keras.deployment.sweep import TIMES, drift_sweep
 from hwa_keras.devices import Memristor
 from hwa_keras.profile import memory_energy, spiking_energy
 

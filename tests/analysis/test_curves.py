@@ -62,7 +62,7 @@ def test_every_sample_is_that_of_the_kernels_off_by_the_draws_of_its_chip():
     model = linear(4, 5)
     weights = numpy_of(model.weights)
     curve = robustness_curve(
-        model, (X, Y), [0.1, 0.4], repeats=3, metric="loss", seed=7, verbose=0
+        model, (X, Y), sigmas=[0.1, 0.4], chips=3, metric="loss", seed=7, verbose=0
     )
     assert curve.levels == [0.1, 0.4] and curve.name == model.name
     assert "σ_c" in curve.axes[0].label
@@ -82,7 +82,7 @@ def test_mean_loss_grows_with_the_variance_of_the_conductances():
     model = linear(5)
     (w,) = numpy_of(model.weights)
     curve = robustness_curve(
-        model, (X, X @ w), [0.1, 0.2], repeats=20, metric="loss", verbose=0
+        model, (X, X @ w), sigmas=[0.1, 0.2], chips=20, metric="loss", verbose=0
     )
     # E[(Σ x·w·σ·z)²] = σ²·Σ x²·w² for independent z of variance 1.
     unit = np.mean(X**2 @ w**2)
@@ -101,7 +101,7 @@ def test_samples_are_those_of_programmed_chips(on_hardware):
         hardware = hwa_keras.Hardware("ste_sign", dac=dac, adc=adc, tile=(5, 3))
         hwa_keras.to_hwa(model, hardware=hardware, verbose=0)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    curve = robustness_curve(model, (x, y), [0.3], repeats=2, seed=3, verbose=0)
+    curve = robustness_curve(model, (x, y), sigmas=[0.3], chips=2, seed=3, verbose=0)
     assert curve.metric == "accuracy"
     device = noise.MultiplicativeGaussian(0.3)
     chip = hwa_keras.program(model, device, seed=4, read_noise="off")
@@ -115,7 +115,7 @@ def test_another_noise_is_scaled_by_each_sigma_and_not_changed():
     variation = noise.ProcessVariation(0.5, granularity="column", scale=0.8)
     chain = noise.Compose([variation, noise.StuckAt(0.2)])
     curve = robustness_curve(
-        model, (X, Y), [0.5], repeats=2, noise=chain, metric="loss", verbose=0
+        model, (X, Y), sigmas=[0.5], chips=2, noise=chain, metric="loss", verbose=0
     )
     assert curve.axes[0].label == "scale of Compose"
     assert float(chain.scale.value) == 1.0
@@ -133,7 +133,7 @@ def test_batchnorm_is_adapted_on_every_chip():
     # A generator is used up once, for all chips.
     batches = (X[i : i + 20] for i in (0, 20))
     curve = robustness_curve(
-        model, (X, Y), [0.3], repeats=2, calibration=batches, **common
+        model, (X, Y), sigmas=[0.3], chips=2, calibration=batches, **common
     )
     device = noise.MultiplicativeGaussian(0.3)
     batches = iter([X[:20], X[20:]])
@@ -143,7 +143,7 @@ def test_batchnorm_is_adapted_on_every_chip():
     np.testing.assert_allclose(
         curve.values(0.3), found.values(metric="loss"), rtol=1e-4
     )
-    plain = robustness_curve(model, (X, Y), [0.3], repeats=2, **common)
+    plain = robustness_curve(model, (X, Y), sigmas=[0.3], chips=2, **common)
     assert not np.allclose(plain.values(0.3), found.values(metric="loss"), rtol=1e-2)
 
 
@@ -157,7 +157,7 @@ class Offset(noise.Noise):
 
 def test_one_sample_suffices_where_nothing_is_perturbed():
     model = linear(5)
-    common = {"sigmas": [0.0, 0.1], "repeats": 3, "verbose": 0}
+    common = {"sigmas": [0.0, 0.1], "chips": 3, "verbose": 0}
     curve = robustness_curve(model, (X, Y), **common)
     assert [curve.values(s).size for s in curve.levels] == [1, 3]
     plain = model.evaluate(X, Y, verbose=0, return_dict=True)
@@ -181,8 +181,8 @@ def test_levels_and_chips_share_one_compiled_graph():
     traced = []
     for sigmas, bits in ([0.2], [4]), ([0.1, 0.2, 0.3], [5, 4, 3]):
         Counted.calls = 0
-        robustness_curve(model, (X, Y), sigmas, repeats=2, verbose=0)
-        quantization_curve(model, (X, Y), bits, skip=(), verbose=0)
+        robustness_curve(model, (X, Y), sigmas=sigmas, chips=2, verbose=0)
+        quantization_curve(model, (X, Y), bits=bits, skip=(), verbose=0)
         traced.append(Counted.calls)
     assert traced[0] == traced[1]
 
@@ -191,8 +191,8 @@ def test_the_model_is_left_as_it_is():
     model = normalized()
     variables = [id(v) for v in model.variables]
     before = numpy_of(model.variables)
-    robustness_curve(model, (X, Y), [0.4], 1, calibration=X, verbose=0)
-    quantization_curve(model, (X, Y), [2], verbose=0)
+    robustness_curve(model, (X, Y), sigmas=[0.4], chips=1, calibration=X, verbose=0)
+    quantization_curve(model, (X, Y), bits=[2], verbose=0)
     assert [id(v) for v in model.variables] == variables
     for old, new in zip(before, numpy_of(model.variables), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -204,14 +204,14 @@ def test_the_model_is_left_as_it_is():
         ({"sigmas": []}, "`sigmas` must be one or more"),
         ({"sigmas": [-0.1]}, "finite numbers ≥ 0"),
         ({"sigmas": [float("nan")]}, "finite numbers ≥ 0"),
-        ({"repeats": 0}, "`repeats` of robustness_curve must be an integer"),
+        ({"chips": 0}, "`chips` of ChipStudy must be an integer"),
         ({"metric": "f1"}, "not among the compiled ones: .*mae"),
         ({"data": None}, "`data` is missing"),
         ({"noise": "flash"}, "Unknown noise 'flash'"),
     ],
 )
 def test_bad_input_of_a_robustness_curve(kwargs, message):
-    arguments = {"data": (X, Y), "sigmas": [0.1], "repeats": 1, "verbose": 0, **kwargs}
+    arguments = {"data": (X, Y), "sigmas": [0.1], "chips": 1, "verbose": 0, **kwargs}
     with pytest.raises(ValueError, match=message):
         robustness_curve(linear(5), **arguments)
 

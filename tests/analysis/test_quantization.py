@@ -48,7 +48,7 @@ def test_kernels_after_the_first_are_rounded(around):
             model, "ste_sign", "programming_noise", skip=("last",), verbose=0
         )
         model.compile("adam", "mse")
-    curve = quantization_curve(model, (X, Y), (8, 3), metric="loss", verbose=0)
+    curve = quantization_curve(model, (X, Y), bits=(8, 3), metric="loss", verbose=0)
     assert curve.levels == [8, 3] and curve.axes[0].label == "bits per weight"
     for bits in curve.levels:
         expected = mse([first, *(rounded(w, bits) for w in rest)], Y)
@@ -62,7 +62,9 @@ def test_converters_stay_and_a_chip_is_refused():
     hardware = hwa_keras.Hardware("ste_sign", dac=dac)
     hwa_keras.to_hwa(model, hardware=hardware, verbose=0)
     model.compile("adam", "mse")
-    curve = quantization_curve(model, (X, Y), [3], skip=(), metric="loss", verbose=0)
+    curve = quantization_curve(
+        model, (X, Y), bits=[3], skip=(), metric="loss", verbose=0
+    )
     expected = np.mean((numpy_of([dac(X)])[0] @ rounded(w, 3) - Y) ** 2)
     assert curve.values(3).tolist() == pytest.approx([expected], rel=1e-4)
     with pytest.raises(ValueError, match="is a chip.*model that was programmed"):
@@ -83,7 +85,9 @@ def test_layers_that_quantize_on_their_own_still_do(converted):
     if converted:
         hwa_keras.to_hwa(model, "ste_sign", verbose=0)
         model.compile("adam", "mse")
-    curve = quantization_curve(model, (X, Y), [3], skip=(), metric="loss", verbose=0)
+    curve = quantization_curve(
+        model, (X, Y), bits=[3], skip=(), metric="loss", verbose=0
+    )
     expected = mse([np.where(first >= 0, 1, -1), rounded(second, 3)], Y)
     assert curve.values(3).tolist() == pytest.approx([expected], rel=1e-4)
 
@@ -91,4 +95,4 @@ def test_layers_that_quantize_on_their_own_still_do(converted):
 @pytest.mark.parametrize("bits", [[], [1], [4.5]])
 def test_bad_bits(bits):
     with pytest.raises(ValueError, match="`bits` must be one or more integers ≥ 2"):
-        quantization_curve(linear(5), (X, Y), bits, verbose=0)
+        quantization_curve(linear(5), (X, Y), bits=bits, verbose=0)

@@ -38,7 +38,7 @@ def plain():
 
 
 def measure(model, **kwargs):
-    kwargs = {"repeats": 2, "metric": "loss", "verbose": 0, **kwargs}
+    kwargs = {"chips": 2, "metric": "loss", "verbose": 0, **kwargs}
     return layer_sensitivity(model, (X, Y), **kwargs)
 
 
@@ -117,7 +117,12 @@ def test_base_and_robustness_curve_are_measured_on_the_same_chips():
     assert curve.axes[0].label == "kernel at scale 3 of ProgrammingNoise, others at 0.5"
     for sigma, level in (0.5, "all at 0.5"), (3.0, "dense4/kernel"):
         other = robustness_curve(
-            model, (X, Y), [sigma], 2, "programming_noise", verbose=0
+            model,
+            (X, Y),
+            sigmas=[sigma],
+            chips=2,
+            noise="programming_noise",
+            verbose=0,
         )
         same = np.allclose(
             curve.values(level), other.values(sigma, metric="loss"), rtol=1e-5
@@ -128,7 +133,13 @@ def test_base_and_robustness_curve_are_measured_on_the_same_chips():
 def test_robustness_curve_flips_the_bits_of_each_kernel():
     model = quantized()
     curve = robustness_curve(
-        model, (X, Y), [0.0, 0.5], 2, noise.BitFlip(0.4), metric="loss", verbose=0
+        model,
+        (X, Y),
+        sigmas=[0.0, 0.5],
+        chips=2,
+        noise=noise.BitFlip(0.4),
+        metric="loss",
+        verbose=0,
     )
     assert curve.values(0.0).size == 1
     plain_loss = model.evaluate(X, Y, verbose=0, return_dict=True)["loss"]
@@ -165,7 +176,7 @@ def test_an_irrelevant_layer_shows_the_base_exactly_and_a_critical_one_does_not(
     model.compile("adam", "mse")
     x = zoo.digits_like()[0]
     y = model.predict(x, verbose=0)
-    curve = layer_sensitivity(model, (x, y), repeats=5, verbose=0)
+    curve = layer_sensitivity(model, (x, y), chips=5, verbose=0)
     # The plain layer stays digital.
     assert curve.levels == ["all at 0.01", "branch/kernel", "critical/kernel"]
     base, irrelevant, lost = (curve.values(level) for level in curve.levels)
@@ -179,13 +190,19 @@ def test_batchnorm_is_adapted_on_every_chip():
         [keras.Input((6,)), keras.layers.Dense(5), keras.layers.BatchNormalization()]
     )
     model.compile("adam", "mse")
-    common = {"noise": noise.MultiplicativeGaussian(1.0), "verbose": 0, "repeats": 2}
+    common = {"noise": noise.MultiplicativeGaussian(1.0), "verbose": 0, "chips": 2}
     batches = (X[i : i + 20] for i in (0, 20))
     curve = layer_sensitivity(
-        model, (X, Y), 0.1, 0.5, calibration=batches, metric="loss", **common
+        model,
+        (X, Y),
+        p_base=0.1,
+        p_probe=0.5,
+        calibration=batches,
+        metric="loss",
+        **common,
     )
     expected = robustness_curve(
-        model, (X, Y), [0.1, 0.5], calibration=iter([X[:20], X[20:]]), **common
+        model, (X, Y), sigmas=[0.1, 0.5], calibration=iter([X[:20], X[20:]]), **common
     )
     for level, sigma in zip(curve.levels, expected.levels, strict=True):
         np.testing.assert_allclose(
@@ -207,12 +224,12 @@ def test_levels_and_chips_share_one_compiled_graph():
     model = keras.Sequential([keras.Input((6,)), Traced(), *layers])
     model.compile("adam", "mse")
     traced = []
-    for repeats in (1, 3):
+    for chips in (1, 3):
         Traced.calls = 0
-        measure(model, noise=noise.DropConnect(0.5), repeats=repeats)
+        measure(model, noise=noise.DropConnect(0.5), chips=chips)
         traced.append(Traced.calls)
     Traced.calls = 0
-    robustness_curve(model, (X, Y), [0.2], repeats=1, verbose=0)
+    robustness_curve(model, (X, Y), sigmas=[0.2], chips=1, verbose=0)
     assert traced == [Traced.calls] * 2
 
 
@@ -220,7 +237,7 @@ def test_the_model_and_the_noise_are_left_as_they_are():
     model, flips = quantized(), noise.BitFlip(0.5)
     variables = [*model.variables, *flips.variables]
     before = [ops.convert_to_numpy(v) for v in variables]
-    measure(model, noise=flips, repeats=1)
+    measure(model, noise=flips, chips=1)
     assert flips.quantizer is None
     for old, variable in zip(before, variables, strict=True):
         np.testing.assert_array_equal(old, ops.convert_to_numpy(variable))
@@ -232,8 +249,8 @@ def test_the_model_and_the_noise_are_left_as_they_are():
         ({"p_base": 0.6}, "`p_base` of layer_sensitivity is the probability.*0 to 0.5"),
         ({"p_probe": -0.1}, "`p_probe` of layer_sensitivity .* p_probe=-0.1"),
         ({"p_probe": float("nan"), "noise": "programming_noise"}, "`p_probe` of layer"),
-        ({"repeats": 0}, "`repeats` of layer_sensitivity .* Received: repeats=0"),
-        ({"repeats": 2.0}, "`repeats` of layer_sensitivity must be an integer"),
+        ({"chips": 0}, "`chips` of ChipStudy .* Received: chips=0"),
+        ({"chips": 2.0}, "`chips` of ChipStudy must be an integer"),
         ({"metric": "f1"}, "not among the compiled ones: .*mae"),
         ({"noise": "flash"}, "Unknown noise 'flash'"),
     ],
@@ -263,7 +280,13 @@ def test_kernels_of_several_ranks_and_shapes_share_a_noise():
     x = zoo.inputs_for(model, batch=4)
     spread = noise.MultiplicativeGaussian(0.1)
     curve = layer_sensitivity(
-        model, (x, np.zeros(4)), 1.0, 5.0, repeats=2, noise=spread, verbose=0
+        model,
+        (x, np.zeros(4)),
+        p_base=1.0,
+        p_probe=5.0,
+        chips=2,
+        noise=spread,
+        verbose=0,
     )
     assert len({len(kernel.shape) for kernel in model.weights}) > 2
     assert len({tuple(curve.values(level)) for level in curve.levels}) > 2

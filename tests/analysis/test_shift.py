@@ -137,7 +137,7 @@ def test_shifts_of_one_s_own_and_keras_layers():
         "dark": lambda images: 0.5 * images,
         "flipped": keras.layers.RandomFlip("horizontal", seed=1),
     }
-    curve = shift_curve(model, (X, Y), own, metric="loss", verbose=0)
+    curve = shift_curve(model, (X, Y), shifts=own, metric="loss", verbose=0)
     assert curve.levels == ["none", "dark", "flipped"]
     expected = np.mean((ops.convert_to_numpy(model(0.5 * X)) - Y) ** 2)
     assert curve.values("dark") == pytest.approx(expected, rel=1e-4)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import hwa_keras
 from benchmarks import gpu_chips, gpu_data, gpu_recipe
-from hwa_keras.deployment.sweep import drift_axes
+from hwa_keras.analysis.drift import drift_axes
 from hwa_keras.results import Result
 from tests import fresh
 

@@ -106,7 +106,7 @@ def test_identity_step_sweep_and_files(family, tmp_path):
     after = [np.array(k.variable) for k in find_kernels(model)[0]]
     assert all(not np.array_equal(*w) for w in zip(before, after, strict=True))
     result = hwa_keras.drift_sweep(
-        model, "pcm", (x, y), [3600.0], chips=1, compensation="none", verbose=0
+        model, "pcm", (x, y), times=[3600.0], chips=1, compensation="none", verbose=0
     )
     assert np.isfinite(result.estimate("none", "3600 s").mean)
     chip = hwa_keras.program(model, "pcm", seed=1, read_noise="off", verbose=0)

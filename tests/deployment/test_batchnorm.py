@@ -290,7 +290,7 @@ def test_sweeps_adapt_every_chip_at_every_time(trained):
         model,
         PCM(drift_scale=3.0),
         (x, y),
-        times,
+        times=times,
         chips=2,
         compensation="none",
         calibration=x[:200],

@@ -6,9 +6,9 @@ import pytest
 from keras import layers, ops
 
 import hwa_keras
+from hwa_keras.analysis.drift import drift_axes
 from hwa_keras.circuits import ADC, DAC
 from hwa_keras.deployment import Compensation
-from hwa_keras.deployment.sweep import drift_axes
 from hwa_keras.results import Result
 from tests import fresh
 
@@ -175,7 +175,13 @@ def test_a_sweep_takes_names_and_compensations():
     y = model.predict(x, verbose=0)
     compensations = ["measured", Compensation(per="column"), "measured_ideal"]
     found = hwa_keras.drift_sweep(
-        model, "pcm", (x, y), {"year": YEAR}, 2, compensations, verbose=0
+        model,
+        "pcm",
+        (x, y),
+        times={"year": YEAR},
+        chips=2,
+        compensation=compensations,
+        verbose=0,
     )
     names = ["measured", "measured_columns", "measured_ideal"]
     assert found.series == [(name,) for name in names]

@@ -302,8 +302,8 @@ def test_a_sweep_calibrates_each_chip_as_one_by_one():
     model.compile(loss="mse")
     device = hwa_keras.devices.PCM()
     found = hwa_keras.drift_sweep(
-        model, device, (x, y), [1.0, YEAR], 2, "measured", verbose=0,
-        calibration=x, calibrate="outputs",
+        model, device, (x, y), times=[1.0, YEAR], chips=2, compensation="measured",
+        calibration=x, calibrate="outputs", verbose=0,
     )  # fmt: skip
     for seed, loss in enumerate(found.values("measured", "3.1536e+07 s")):
         chip = hwa_keras.program(model, device, seed, read_noise="frozen", verbose=0)
@@ -337,7 +337,7 @@ def test_bad_input_is_told():
         hwa_keras.calibrate_outputs(chip, 3, model)
     model.compile(loss="mse")
     data = x, np.zeros((100, 5))
-    with pytest.raises(ValueError, match="`calibrate` of a sweep"):
+    with pytest.raises(ValueError, match="`calibrate` of a study"):
         hwa_keras.drift_sweep(model, "pcm", data, calibration=x, calibrate="all")
     with pytest.raises(ValueError, match="`calibration` is missing"):
         hwa_keras.drift_sweep(model, "pcm", data, calibrate="outputs")

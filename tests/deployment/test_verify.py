@@ -185,9 +185,10 @@ def test_sweeps_verify_as_program_does():
     model.compile(loss="mse")
     settings = {"verify": 20, "verify_tolerance": 0.01}
     times = {"start": 0.0, "year": YEAR}
+    options = {"chips": 3, "read_noise": "off", "verbose": 0}
     found, plain = (
         hwa_keras.drift_sweep(
-            model, "pcm", (x, y), times, 3, "none", read_noise="off", verbose=0, **s
+            model, "pcm", (x, y), times=times, compensation="none", **options, **s
         ).values("none", "start")
         for s in (settings, {})
     )
@@ -198,7 +199,9 @@ def test_sweeps_verify_as_program_does():
     np.testing.assert_allclose(found[1], chip.evaluate(x, y, verbose=0), rtol=1e-5)
     noise = MultiplicativeGaussian(0.1)
     shares = [
-        hwa_keras.monte_carlo(model, noise, (x, y), 3, verbose=0, **s).estimate().mean
+        hwa_keras.monte_carlo(model, noise, (x, y), chips=3, verbose=0, **s)
+        .estimate()
+        .mean
         for s in (settings, {})
     ]
     assert shares[0] < 0.5 * shares[1]

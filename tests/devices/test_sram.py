@@ -376,7 +376,7 @@ def test_drift_sweep_says_that_nothing_drifts():
     model, data = compiled(small()), zoo.digits_like(40)
     with pytest.warns(UserWarning, match=r"Nothing drifted: .*SRAM\(p=0.1"):
         result = hwa_keras.drift_sweep(
-            model, SRAM(), data, [0.0, YEAR], chips=2, verbose=0
+            model, SRAM(), data, times=[0.0, YEAR], chips=2, verbose=0
         )
     losses = np.array([result.values(*p, metric="loss") for p in result.samples])
     assert losses.shape == (6, 2) and (losses == losses[0]).all()

@@ -78,7 +78,7 @@ def preset_of(folder, tmp_path, **sizes):
     shutil.copytree(ROOT / "configs" / folder, config)
     path = config / "presets.yaml"
     smoke = yaml.safe_load(path.read_text(encoding="utf-8"))["smoke"]
-    smoke = {"smoke": {**smoke, **sizes, "sigmas": [0.0, 0.4], "repeats": 1}}
+    smoke = {"smoke": {**smoke, **sizes, "sigmas": [0.0, 0.4], "chips": 1}}
     path.write_text(yaml.safe_dump(smoke), encoding="utf-8")
     return config
 

@@ -108,7 +108,13 @@ def test_a_chip_reads_on_where_it_stopped_and_begins_anew_in_a_sweep():
     assert float(found) == pytest.approx(losses[0], rel=1e-5)
     sweeps = [
         hwa_keras.drift_sweep(
-            model, "simple_pcm", windows, [0.0, 1e6], chips=1, verbose=0, metric="loss"
+            model,
+            "simple_pcm",
+            windows,
+            times=[0.0, 1e6],
+            chips=1,
+            verbose=0,
+            metric="loss",
         )
         for _ in range(2)
     ]

@@ -230,7 +230,7 @@ def test_monte_carlo_takes_devices_and_rules_and_names_bad_arguments():
     data = X, np.ones((8, 5), "float32")
     found = hwa_keras.monte_carlo(model, "pcm", data, chips=2, verbose=0)
     assert found.values(metric="mae").std() > 0
-    with pytest.raises(ValueError, match="`chips` of monte_carlo must be an"):
+    with pytest.raises(ValueError, match="`chips` of ChipStudy must be an"):
         hwa_keras.monte_carlo(model, "pcm", data, chips=0)
     with pytest.raises(ValueError, match="has no kernels to program"):
         hwa_keras.monte_carlo(model, "pcm", data, rules=[("dense*", None)])
@@ -246,7 +246,8 @@ def test_monte_carlo_stops_once_the_interval_is_within_the_tolerance():
     def found(chips=16, **kwargs):
         perturb = ProcessVariation(0.3)
         options = {"min_chips": 10, "verbose": 0, "metric": "mae", **kwargs}
-        return hwa_keras.monte_carlo(model, perturb, data, chips, **options).values()
+        options["chips"] = chips
+        return hwa_keras.monte_carlo(model, perturb, data, **options).values()
 
     every = found()
     widths = [
@@ -260,7 +261,7 @@ def test_monte_carlo_stops_once_the_interval_is_within_the_tolerance():
     np.testing.assert_array_equal(found(tolerance=tolerance), every[:count])
     assert len(found(tolerance=1e3, metric="loss")) == 10
     assert len(found(tolerance=1e-9)) == 16
-    with pytest.raises(ValueError, match="`tolerance` of monte_carlo must be a"):
+    with pytest.raises(ValueError, match="`tolerance` of ChipStudy must be a"):
         found(tolerance=0.0)
     with pytest.raises(ValueError, match="`metric` 'f1' is not among"):
         found(tolerance=0.1, metric="f1")

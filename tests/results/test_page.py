@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hwa_keras
-from hwa_keras.deployment.sweep import drift_axes
+from hwa_keras.analysis.drift import drift_axes
 from hwa_keras.results import Axis, Result, Section, report
 
 pytestmark = pytest.mark.slow  # A page of text, the same on any backend.

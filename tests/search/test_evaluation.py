@@ -68,7 +68,7 @@ def test_bad_objectives_are_refused():
 def test_objectives_for_workers_must_pickle():
     nan = Objectives(Objective(lambda c: {"a": math.nan}, {"a": "min"}))
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        with pytest.raises(ValueError, match="do not pickle.*top of a module"):
+        with pytest.raises(ValueError, match="does not pickle.*top of a module"):
             Evaluation(nan, executor)
 
 

@@ -119,7 +119,7 @@ def test_drift_accuracy_is_that_of_a_sweep():
         model,
         "pcm",
         (BATCH, LABELS),
-        {"later": 31_536_000.0},
+        times={"later": 31_536_000.0},
         chips=2,
         compensation="measured",
         seed=3,

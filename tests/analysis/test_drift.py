@@ -30,7 +30,7 @@ def trained():
 def swept():
     keras.utils.set_random_seed(0)
     model, data = trained()
-    result = hwa_keras.drift_sweep(model, "pcm", data, TIMES, chips=3, verbose=0)
+    result = hwa_keras.drift_sweep(model, "pcm", data, times=TIMES, chips=3, verbose=0)
     return model, data, result
 
 
@@ -49,7 +49,9 @@ def test_batches_of_different_sizes_are_evaluated_to_the_last(swept):
     model, data, result = swept
     times = {"1 s": 1.0}
     options = {"chips": 1, "verbose": 0, "compensation": "none"}
-    found = hwa_keras.drift_sweep(model, "pcm", data, times, batch_size=50, **options)
+    found = hwa_keras.drift_sweep(
+        model, "pcm", data, times=times, batch_size=50, **options
+    )
     whole = result.samples["none", "1 s"][0]
     assert found.samples["none", "1 s"][0] == pytest.approx(whole, rel=1e-4)
 
@@ -60,7 +62,7 @@ def test_a_model_that_runs_eagerly_is_swept(swept):
     eager.set_weights(model.get_weights())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     eager.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
-    found = hwa_keras.monte_carlo(eager, "pcm", data, 1, batch_size=50, verbose=0)
+    found = hwa_keras.monte_carlo(eager, "pcm", data, chips=1, batch_size=50, verbose=0)
     whole = result.samples["none", "1 s"][0]
     assert found.estimate().mean == pytest.approx(whole["accuracy"], abs=0.1)
 
@@ -116,10 +118,10 @@ def test_warns_when_nothing_drifted(swept):
     model, data, _ = swept
     still = PCM(drift_scale=0)
     with pytest.warns(UserWarning, match="Nothing drifted: up to t = 3600 s"):
-        hwa_keras.drift_sweep(model, still, data, [3600.0], chips=1, verbose=0)
+        hwa_keras.drift_sweep(model, still, data, times=[3600.0], chips=1, verbose=0)
     with pytest.warns(UserWarning, match="Nothing drifted"):
         early = {"1 s": 1.0}
-        hwa_keras.drift_sweep(model, SimplePCM(), data, early, chips=1, verbose=0)
+        hwa_keras.drift_sweep(model, SimplePCM(), data, times=early, chips=1, verbose=0)
 
 
 @pytest.mark.tensorflow_only
@@ -128,7 +130,9 @@ def test_takes_a_tf_dataset(swept):
 
     model, data, result = swept
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(50)
-    found = hwa_keras.drift_sweep(model, "pcm", dataset, TIMES, chips=1, verbose=0)
+    found = hwa_keras.drift_sweep(
+        model, "pcm", dataset, times=TIMES, chips=1, verbose=0
+    )
     np.testing.assert_allclose(
         found.values("none", "1 year"), result.values("none", "1 year")[:1]
     )
@@ -139,14 +143,14 @@ def test_takes_a_tf_dataset(swept):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"chips": 0}, "`chips` of drift_sweep must be an integer"),
+        ({"chips": 0}, "`chips` of ChipStudy must be an integer"),
         ({"chips": True}, "chips=True"),
         ({"chips": range(0)}, "empty range"),
-        ({"batch_size": True}, "`batch_size` of drift_sweep must be an integer"),
-        ({"tolerance": 0}, "`tolerance` of drift_sweep must be a positive"),
+        ({"batch_size": True}, "`batch_size` of ChipStudy must be an integer"),
+        ({"tolerance": 0}, "`tolerance` of ChipStudy must be a positive"),
         ({"tolerance": True}, "tolerance=True"),
         ({"tolerance": 0.1}, "after min_chips=30 chips at the earliest.*there are 1"),
-        ({"min_chips": 9}, "`min_chips` of drift_sweep must be an integer ≥ 10"),
+        ({"min_chips": 9}, "`min_chips` of ChipStudy must be an integer ≥ 10"),
         ({"tolerance": float("nan")}, "tolerance=nan"),
         ({"compensation": "gdc"}, "'none', 'oracle', 'measured'.*'gdc'"),
         ({"compensation": []}, "`compensation` is empty"),
@@ -162,7 +166,7 @@ def test_takes_a_tf_dataset(swept):
         ({"metric": "f1"}, "not among the compiled ones: .*accuracy"),
         ({"data": None}, "`data` is missing"),
         ({"data": (np.zeros((0, 12)), np.zeros(0))}, "`data` is empty"),
-        ({"data": (1, 2, 3)}, "pair"),
+        ({"data": (1, 2, 3, 4)}, "pair"),
         ({"device": "flash"}, "Unknown device 'flash'"),
     ],
 )
@@ -176,7 +180,7 @@ def test_bad_input(swept, kwargs, message):
 @pytest.mark.parametrize("name", ["chips", "batch_size", "tolerance"])
 def test_a_monte_carlo_run_refuses_what_is_no_number(swept, name):
     model, data, _ = swept
-    with pytest.raises(ValueError, match=f"`{name}` of monte_carlo .*{name}=True"):
+    with pytest.raises(ValueError, match=f"`{name}` of ChipStudy .*{name}=True"):
         hwa_keras.monte_carlo(model, "pcm", data, **{name: True})
 
 
@@ -188,13 +192,15 @@ def test_an_uncompiled_model_is_refused():
 def test_shares_of_the_chips_join_to_the_whole(swept, tmp_path):
     model, data, result = swept
     shares = [
-        hwa_keras.drift_sweep(model, "pcm", data, TIMES, range(j, 3, 2), verbose=0)
+        hwa_keras.drift_sweep(
+            model, "pcm", data, times=TIMES, chips=range(j, 3, 2), verbose=0
+        )
         for j in range(2)
     ]
     shares[1].to_json(tmp_path / "share.json")
     joined = Result.join(shares[0], Result.from_json(tmp_path / "share.json"))
     assert shares[0].numbers == [0, 2] and shares[1].numbers == [1]
     assert joined.to_dict() == result.to_dict()
-    other = hwa_keras.drift_sweep(model, "pcm", data, [1.0], chips=1, verbose=0)
+    other = hwa_keras.drift_sweep(model, "pcm", data, times=[1.0], chips=1, verbose=0)
     with pytest.raises(ValueError, match="different studies: their `axes`"):
         Result.join(shares[0], other)
