@@ -88,3 +88,24 @@ print(*[name for name in optional if name in sys.modules])
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("packages", "above"),
+    [
+        (
+            "core backend quantizers devices noise circuits",
+            "deployment results analysis",
+        ),
+        ("layers conversion spiking training deployment", "results analysis search"),
+        ("results", "deployment analysis profile search recipes"),
+        ("analysis profile", "search recipes"),
+    ],
+)
+def test_imports_point_one_way(packages, above):
+    forbidden = re.compile(rf"from hwa_keras\.({above.replace(' ', '|')})\b.* import")
+    for package in packages.split():
+        for path in (ROOT / "hwa_keras" / package).rglob("*.py"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            wrong = [line for line in lines if forbidden.match(line)]
+            assert not wrong, f"{path}: {wrong}"

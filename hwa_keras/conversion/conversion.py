@@ -3,6 +3,7 @@
 import keras
 import rich.console
 import rich.table
+from rich.text import Text
 
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.conversion.hardware_model import (
@@ -226,16 +227,17 @@ def print_conversion(model, file=None):
         model: A model that `to_hwa` converted.
         file: A text file, or None for the terminal.
     """
-    table = rich.table.Table(title=f"{model.name}: what runs on the hardware")
+    table = rich.table.Table(title=Text(f"{model.name}: what runs on the hardware"))
     for column in ("kernel", "shape", "quantizer", "noise"):
         table.add_column(column)
     for kernel in find_kernels(model)[0]:
         if kernel.hardware is not None:
             shape = " × ".join(map(str, kernel.variable.shape))
             labels = _label(kernel.quantizer), _label(kernel.noise)
-            table.add_row(kernel.path, shape, *labels)
+            table.add_row(*map(Text, (kernel.path, shape, *labels)))
     for path, reason in model.digital:
-        table.add_row(path, "", "[dim]digital[/dim]", f"[dim]{reason}[/dim]")
+        told = (Text(text, style="dim") for text in ("digital", reason))
+        table.add_row(Text(path), "", *told)
     rich.console.Console(file=file).print(table)
 
 

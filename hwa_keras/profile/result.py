@@ -7,7 +7,7 @@ from typing import Any
 import rich.table
 from rich.text import Text
 
-from hwa_keras.results import Tabular
+from hwa_keras.results.tabular import Tabular, plain_table
 from hwa_keras.results.text import readable
 
 __all__ = ["LayerSummary", "ModelSummary"]
@@ -198,7 +198,8 @@ class ModelSummary(Tabular):
         """The layers as a `rich.table.Table`."""
         noisy = any(layer.noise for layer in self.layers)
         flipped = any(layer.error_rates for layer in self.layers)
-        table = rich.table.Table(title=f"{self.name}: what it costs", show_footer=True)
+        title = Text(f"{self.name}: what it costs")
+        table = rich.table.Table(title=title, show_footer=True)
         table.add_column("layer", Text("total"))
         table.add_column("input bits", justify="right")
         table.add_column("output shape", justify="right")
@@ -306,12 +307,8 @@ class ModelSummary(Tabular):
 
     def energy_table(self):
         """The energies of one example and their sources, as a `rich.table.Table`."""
-        table = rich.table.Table(title=f"{self.name}: energy of one example")
-        for head in _HEADS:
-            table.add_column(head)
-        for row in self.energies:
-            table.add_row(*map(Text, row))
-        return table
+        title = f"{self.name}: energy of one example"
+        return plain_table(title, _HEADS, self.energies, named=len(_HEADS))
 
 
 def _in_joules(value):

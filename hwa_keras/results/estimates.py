@@ -140,7 +140,7 @@ def _bootstrap(samples, level):
     drawn = rng.integers(samples.size, size=(_RESAMPLES, samples.size))
     means, mean = samples[drawn].mean(axis=1), samples.mean()
     below = np.mean(means < mean) + np.mean(means == mean) / 2
-    bias = scipy.stats.norm.ppf(below)
+    bias = scipy.stats.norm.ppf(np.clip(below, 1 / _RESAMPLES, 1 - 1 / _RESAMPLES))
     off = samples - mean
     acceleration = np.sum(off**3) / (6 * np.sum(off**2) ** 1.5)
     z = bias + scipy.stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])

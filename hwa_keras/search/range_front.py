@@ -2,8 +2,9 @@
 
 from dataclasses import asdict, dataclass, replace
 
-import rich.console
-import rich.table
+from hwa_keras.results.plots import finish, new_axes
+from hwa_keras.results.tabular import Tabular, plain_table
+from hwa_keras.results.text import from_json_number
 
 __all__ = ["RangeFront", "RangePoint"]
 
@@ -29,13 +30,22 @@ class RangePoint:
     metric: float | None = None
     std: float | None = None
 
+    @classmethod
+    def from_dict(cls, content):
+        """The point of a dictionary, also through JSON."""
+        numbers = {
+            name: None if content[name] is None else from_json_number(content[name])
+            for name in ("error", "energy", "metric", "std")
+        }
+        return cls(tuple(map(from_json_number, content["g_u"])), **numbers)
+
     def measured(self, values):
         """This point with what chips gave: an array of the metric."""
         return replace(self, metric=float(values.mean()), std=float(values.std(ddof=1)))
 
 
 @dataclass(frozen=True)
-class RangeFront:
+class RangeFront(Tabular):
     """The front of conductance ranges per kernel, beside one range for all.
 
     Args:
@@ -66,55 +76,74 @@ class RangeFront:
         own, one = self.energy_at(error), self.energy_at(error, uniform=True)
         return None if own is None or one is None else 1.0 - own / one
 
+    def rows(self):
+        """A list of dictionaries: the points of the front, and those of one range."""
+        return [
+            {
+                "ranges": name,
+                "energy": point.energy,
+                "error": point.error,
+                "metric": point.metric,
+                "std": point.std,
+                "g_u": " ".join(f"{g:.6g}" for g in point.g_u),
+                "chosen": point == self.chosen,
+            }
+            for name, points in (("by kernel", self.points), ("one", self.uniform))
+            for point in points
+        ]
+
     def table(self):
         """A `rich.table.Table` of the front."""
+        heads = ["g_u of each kernel, µS", f"energy {self.unit}".strip(), "error"]
+        rows = [
+            (
+                " ".join(f"{g:.3g}" for g in point.g_u)
+                + (" ←" if point == self.chosen else ""),
+                f"{point.energy:.4g}",
+                f"{point.error:.4g}",
+                _metric(point),
+            )
+            for point in self.points
+        ]
         title = "Conductance ranges, least energy for each error"
-        table = rich.table.Table(title=title)
-        for column in (f"energy {self.unit}".strip(), "error", self.metric or "metric"):
-            table.add_column(column)
-        table.add_column("g_u of each kernel, µS")
-        for point in self.points:
-            ranges = " ".join(f"{g:.3g}" for g in point.g_u)
-            mark = " ←" if point == self.chosen else ""
-            cells = (f"{point.energy:.4g}", f"{point.error:.4g}", _metric(point))
-            table.add_row(*cells, ranges + mark)
-        return table
-
-    def print(self, file=None):
-        """Print the table to a text file, or the terminal."""
-        rich.console.Console(file=file).print(self.table())
+        return plain_table(title, [*heads, self.metric or "metric"], rows)
 
     def to_dict(self):
-        """The front as plain values, for JSON."""
+        """The front as a nested dictionary."""
         return asdict(self)
 
-    def plot(self, path=None):
-        """Draw both fronts, error over energy; save them to a path, if there is one.
+    @classmethod
+    def from_dict(cls, content):
+        """The front that `to_dict` wrote, also through JSON."""
+
+        several = {
+            name: tuple(map(RangePoint.from_dict, content[name]))
+            for name in ("points", "uniform")
+        }
+        chosen = content["chosen"] and RangePoint.from_dict(content["chosen"])
+        paths = tuple(content["paths"])
+        return cls(**{**content, **several, "chosen": chosen, "paths": paths})
+
+    def plot(self, path=None, axes=None):
+        """Draw both fronts, error over energy.
+
+        Args:
+            path: Where to write the figure (its ending tells the format), or None.
+            axes: Matplotlib axes to draw on, or None for a new figure.
 
         Returns:
-            The matplotlib figure.
+            The axes.
         """
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
+        axes = axes or new_axes()
         for points, label, style in (
             (self.uniform, "one range for all", "o--"),
             (self.points, "a range for each kernel", "s-"),
         ):
-            axes.loglog(
-                [p.energy for p in points],
-                [p.error for p in points],
-                style,
-                label=label,
-            )
+            energies, errors = [p.energy for p in points], [p.error for p in points]
+            axes.loglog(energies, errors, style, label=label)
         axes.set_xlabel(f"energy of the arrays ({self.unit})" if self.unit else "power")
         axes.set_ylabel("mean squared error of the outputs")
-        axes.grid(alpha=0.3)
-        axes.legend()
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return finish(axes, 2, path)
 
 
 def _metric(point):

@@ -352,7 +352,9 @@ def test_on_a_terminal(monkeypatch):
 
 def test_names_are_no_markup():
     model = sequential((5,), layers.Dense(3, name="[bold]name"))
+    model.name = "[red]model"
     assert "[bold]name" in str(counted(model))
+    assert "[red]model" in str(counted(model))
 
 
 def test_dictionary_is_plain_json():

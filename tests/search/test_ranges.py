@@ -126,7 +126,11 @@ def test_table_plot_and_values(front, tmp_path, capsys):
     assert "g_u of each kernel" in capsys.readouterr().out
     front.plot(tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 1000
-    assert front.to_dict()["points"][0]["g_u"] == front.points[0].g_u
+    front.to_json(tmp_path / "front.json")
+    assert type(front).from_json(tmp_path / "front.json") == front
+    front.to_csv(tmp_path / "front.csv")
+    lines = (tmp_path / "front.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(front.points) + len(front.uniform)
 
 
 @pytest.mark.parametrize(
