@@ -58,13 +58,14 @@ def test_a_small_run_writes_everything_without_tensorflow(tmp_path):
     for found in content["training"].values():
         assert len(found["history"]) == found["epochs"] >= 1
         assert set(found["accuracy"]) == {"test", "chip_images"}
-    drift = {result["model"]: result for result in content["drift"]}
+    results = [Result.from_dict(found) for found in content["drift"]]
+    drift = {result.name: result for result in results}
     for name in ("digital", "hardware-aware"):
-        assert drift[name]["compensations"] == ["none", "measured"]
-        assert drift[f"{name} + AdaBS"]["compensations"] == ["measured"]
-    for result in drift.values():
-        assert list(result["times"]) == ["1 s", "1 day", "1 year"]
-        assert 1 <= len(result["chips"]) <= 2
+        assert drift[name].series == [("none",), ("measured",)]
+        assert drift[f"{name} + AdaBS"].series == [("measured",)]
+    for result in results:
+        assert result.levels == ["1 s", "1 day", "1 year"]
+        assert 1 <= result.chips <= 2
 
     tables = (out / "result.md").read_text(encoding="utf-8")
     assert tables.strip() in done.stdout
