@@ -126,6 +126,26 @@ class Result(Tabular):
         """The combinations of levels of all axes but the last, a list of tuples."""
         return list(itertools.product(*(axis.levels for axis in self.axes[:-1])))
 
+    @property
+    def records(self):
+        """What each chip gave, a list of dictionaries: by axis after axis, by metric.
+
+        Example:
+            >>> from hwa_keras.results import Axis, Result
+            >>> samples = {("1 s",): {0: {"loss": 0.1}}, ("1 h",): {0: {"loss": 0.2}}}
+            >>> axes = [Axis("time", ["1 s", "1 h"])]
+            >>> Result("mlp", "loss", axes, samples).records
+            [{'1 s': {'loss': 0.1}, '1 h': {'loss': 0.2}}]
+        """
+        records: dict = {number: {} for number in self.numbers}
+        for point, chips in self.samples.items():
+            for number, values in chips.items():
+                place = records[number]
+                for level in point:
+                    place = place.setdefault(level, {})
+                place.update(values)
+        return list(records.values())
+
     def titles_of(self, point):
         """What figures and tables call the levels of the first axes, a list."""
         return [
