@@ -55,7 +55,7 @@ def test_a_run_writes_tables_figures_networks_and_the_page(data_dir, tmp_path):
     text = (out / "robustness.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     assert {row["model"] for row in rows} == {"SGD", "SGD + noise", "SAMSON∞ + clip"}
-    assert {row["level"] for row in rows} == {"0.0", "0.2", "0.4"}
+    assert {row["sigma"] for row in rows} == {"0.0", "0.2", "0.4"}
     page = (out / "report.html").read_text(encoding="utf-8")
     for title in ("conductance variation", "quantized weights", "Sharpness"):
         assert title in page
@@ -110,4 +110,4 @@ def test_networks_of_the_other_studies_train_and_are_measured(
     rows = list(csv.DictReader(text.splitlines()))
     plain = "SGD" if "sgd" in methods else "AdamW"
     assert rows[0]["model"] == plain and len({row["model"] for row in rows}) == 2
-    assert {row["level"] for row in rows} == {"0.0", "0.4"}
+    assert {row["sigma"] for row in rows} == {"0.0", "0.4"}
