@@ -8,7 +8,7 @@
 import pathlib
 
 import keras
-from absl import app, flags
+from absl import app, flags, logging
 
 import hwa_keras
 
@@ -34,6 +34,7 @@ def train(model, data, callbacks=()):
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)  # TensorFlow reports on each export else.
     keras.utils.set_random_seed(0)
     data, out = hwa_keras.datasets.load(FLAGS.dataset), pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
