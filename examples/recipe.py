@@ -8,8 +8,7 @@ import presets
 from absl import app, flags, logging
 
 from hwa_keras import recipes
-from hwa_keras.recipes import two_phases
-from hwa_keras.training import workers
+from hwa_keras.recipes import two_phases, workers
 
 ROOT = Path(__file__).parents[1]
 FLAGS = flags.FLAGS

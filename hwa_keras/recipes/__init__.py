@@ -1,6 +1,6 @@
 """Recipes: whole trainings, put together from the parts of this package."""
 
-from hwa_keras.recipes import two_phases
+from hwa_keras.recipes import two_phases, workers
 from hwa_keras.recipes.language_model import (
     LanguageModelRecipe,
     tokens_of,
@@ -17,4 +17,5 @@ __all__ = [
     "tokens_of",
     "tune_language_model",
     "two_phases",
+    "workers",
 ]

@@ -17,8 +17,8 @@ import keras
 from hwa_keras import datasets, noise, training
 from hwa_keras.constraints import HistogramClip
 from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.recipes import workers
 from hwa_keras.results import write_json, write_whole
-from hwa_keras.training import workers
 
 __all__ = ["PHASES", "load", "open_run", "train"]
 

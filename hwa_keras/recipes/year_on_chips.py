@@ -9,8 +9,8 @@ from rich.console import Console
 from hwa_keras.analysis import TIMES, drift_sweep
 from hwa_keras.analysis.study_data import evaluable
 from hwa_keras.deployment import export, program, verify_export
+from hwa_keras.recipes import workers
 from hwa_keras.results import Result, report, write_json
-from hwa_keras.training import workers
 
 __all__ = ["follow_for_a_year"]
 
@@ -23,7 +23,7 @@ console = Console()
 def follow_for_a_year(task, models, out, saved_models):
     """Follow networks on chips for a year, and write everything down.
 
-    The chips are shared by all workers; see `training.workers`. Written are
+    The chips are shared by all workers; see `recipes.workers`. Written are
     `results.json`, `results.csv`, `drift.png` and `report.html`, and a chip of the last
     network as a SavedModel.
 
