@@ -6,6 +6,7 @@ Plain and hardware-aware steps are measured in turn, in one run; the ratio is th
 median over the pairs.
 """
 
+import os
 import subprocess
 import sys
 
@@ -87,9 +88,16 @@ print(measure.peak_memory(), sum(4 * int(w.numpy().size) for w in kernels))
 
 
 def peak_of(kind):
-    """Peak memory of a process of its own, and the bytes of the kernels."""
+    """Peak memory of a process of its own, and the bytes of the kernels.
+
+    Without oneDNN's pool, which takes memory by regions that double in size: what of
+    them is touched differs from run to run by more than what is measured.
+    """
     command = [sys.executable, "-c", MEMORY, kind]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    variables = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=variables
+    )
     return [int(word) for word in done.stdout.split()[-2:]]
 
 

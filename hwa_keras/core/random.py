@@ -123,7 +123,7 @@ def bits(shape, seed):
     Returns:
         A pair of `uint32` tensors of the given shape.
     """
-    first, second = _hash(seed, _indices(shape))
+    first, second = _hash(seed, _indices(shape, seed))
     return ops.reshape(first, shape), ops.reshape(second, shape)
 
 
@@ -218,14 +218,27 @@ def normal(shape, seed, pair=False):
         >>> z.shape == (3, 4)
         True
     """
-    first, second = _normal_pair(seed, _indices(shape))
+    first, second = _normal_pair(seed, _indices(shape, seed))
     if pair:
         return ops.reshape(first, shape), ops.reshape(second, shape)
     return ops.reshape(first, shape)
 
 
-def _indices(shape):
-    return ops.cast(ops.arange(math.prod(shape), dtype="int32"), "uint32")
+def _indices(shape, seed):
+    """The numbers of the elements, `uint32`, as a matrix of as many elements.
+
+    TensorFlow computes whatever does not depend on a function's inputs as it compiles
+    it, and keeps the result. Numbers of rows that depend on the seed, if only in name,
+    leave it one row and one column to compute.
+    """
+    length = shape[-1] if shape else 1
+    rows, columns = (
+        ops.cast(ops.arange(count, dtype="int32"), "uint32")
+        for count in (math.prod(shape[:-1]), length)
+    )
+    rows = ops.bitwise_or(rows, ops.bitwise_and(seed[:1], _word(0)))
+    rows = ops.multiply(rows, ops.cast(length, "uint32"))
+    return ops.add(ops.expand_dims(rows, 1), columns)
 
 
 def _word(value):
