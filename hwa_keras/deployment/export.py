@@ -1,7 +1,5 @@
 """Export: a chip or a model as a SavedModel or a .tflite file."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import keras
@@ -13,6 +11,7 @@ from keras import ops
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.signature import TIME, inputs_by_name, outputs_by_name
+from hwa_keras.deployment.whole_export import write_whole
 
 __all__ = ["export", "export_tflite", "verify_export"]
 
@@ -45,8 +44,8 @@ def export(model, path, read_noise="off", overwrite=False, example=None, verbose
         path: Folder to write. It must be missing or empty unless `overwrite` is True.
         read_noise: Of a chip: `"off"`, or `"frozen"`: the one draw of read noise that
             the chip keeps, as constants. Defaults to `"off"`.
-        overwrite: Bool. Replace what is at `path`; it stays whole if the export
-            fails. Defaults to `False`.
+        overwrite: Bool. Replace what is at `path`, in one step: what is there is whole
+            at every moment. Defaults to `False`.
         example: A batch of inputs, for a subclassed model, which does not know the
             shapes of its inputs.
         verbose: 0 or 1. With 1, print how the kernels of a model are stored. A chip
@@ -62,7 +61,8 @@ def export(model, path, read_noise="off", overwrite=False, example=None, verbose
         ValueError: If `path` holds something, the model is not built, or an argument
             is unknown.
         TypeError: If `model` is no Keras model.
-        RuntimeError: If the backend is not TensorFlow.
+        RuntimeError: If the backend is not TensorFlow, or something else is writing
+            to `path`.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
@@ -82,7 +82,7 @@ def export(model, path, read_noise="off", overwrite=False, example=None, verbose
         True
     """
     writer, stored = _tensorflow_writer(model, read_noise, example)
-    _write_whole(Path(path), overwrite, writer.saved_model)
+    write_whole(Path(path), overwrite, writer.saved_model)
     return _reported(model, stored, verbose)
 
 
@@ -123,7 +123,7 @@ def export_tflite(
     """
     writer, stored = _tensorflow_writer(model, read_noise, example, unroll=True)
     _check_converts(model)
-    _write_whole(Path(path), overwrite, writer.tflite)
+    write_whole(Path(path), overwrite, writer.tflite)
     return _reported(model, stored, verbose)
 
 
@@ -302,27 +302,3 @@ def _table(model, stored):
             f"[dim]{plain}: {kernel.reason}[/dim]" if kernel.reason else how,
         )
     return table
-
-
-def _write_whole(path, overwrite, write):
-    """Write beside `path` and move into place, so that nothing is ever half there."""
-    occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
-    if occupied and not overwrite:
-        raise ValueError(
-            f"'{path}' exists and is not empty. Give another path, or pass "
-            "overwrite=True to replace it."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        fresh, old = Path(folder) / "fresh", Path(folder) / "old"
-        write(fresh)
-        if path.exists():
-            path.rename(old)
-        try:
-            fresh.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-        if old.is_dir():
-            shutil.rmtree(old)
