@@ -1,6 +1,6 @@
 """Time and memory of a hardware-aware training step over a plain Keras step.
 
-    python -m benchmarks.step_time [--only=mlp|wide_resnet|memory|import]
+    python -m benchmarks.step_time [--only=mlp|sgd|wide_resnet|memory|import]
 
 Plain and hardware-aware steps are measured in turn, in one run; the ratio is the
 median over the pairs.
@@ -18,9 +18,8 @@ import hwa_keras
 from benchmarks import measure
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "only", None, ["mlp", "wide_resnet", "memory", "import"], "One part of it."
-)
+PARTS = ["mlp", "sgd", "wide_resnet", "memory", "import"]
+flags.DEFINE_enum("only", None, PARTS, "One part of it.")
 flags.DEFINE_integer("repeats", 30, "Pairs of steps of the MLP.", lower_bound=5)
 flags.DEFINE_integer("processes", 5, "Processes of each kind, for the memory.")
 flags.DEFINE_integer("wide_repeats", 5, "Pairs of WideResNet steps.", lower_bound=5)
@@ -39,13 +38,13 @@ def mlp(width=512):
     )
 
 
-def stepper(model, shape, jit_compile):
+def stepper(model, shape, jit_compile, optimizer="adam"):
     """A function that takes one training step on a fixed batch."""
     rng = np.random.default_rng(0)
     x = keras.ops.convert_to_tensor(rng.normal(size=(BATCH, *shape)).astype("float32"))
     y = keras.ops.convert_to_tensor(rng.integers(0, 10, BATCH))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, jit_compile=jit_compile)
+    model.compile(optimizer, loss, jit_compile=jit_compile)
     return lambda: model.train_on_batch(x, y)
 
 
@@ -53,23 +52,34 @@ def hardware(model, noise="programming_noise"):
     return hwa_keras.to_hwa(model, kernel_noise=noise, seed=0, verbose=0)
 
 
-def compare(build, shape, jit_compile, repeats):
-    plain = stepper(build(), shape, jit_compile)
-    other = stepper(hardware(build()), shape, jit_compile)
+def compare(build, shape, repeats, noise="programming_noise", **options):
+    plain = stepper(build(), shape, **options)
+    other = stepper(hardware(build(), noise), shape, **options)
     return measure.side_by_side(plain, other, repeats)
 
 
 def mlp_rows():
     for jit_compile in (False, True):
-        found = compare(mlp, (784,), jit_compile, FLAGS.repeats)
+        found = compare(mlp, (784,), FLAGS.repeats, jit_compile=jit_compile)
         what = f"MLP 784-512-512-10, PCM noise, jit_compile={jit_compile}"
         print(measure.row(what, *found, "1.4"), flush=True)
 
 
+def sgd_rows():
+    """The cheapest optimizer: what remains is the price of the random numbers."""
+    noises = {
+        "additive noise": (hwa_keras.noise.AdditiveGaussian(0.05), "1.4"),
+        "PCM noise": ("programming_noise", "1.6"),
+    }
+    for name, (noise, bound) in noises.items():
+        options = {"jit_compile": True, "optimizer": "sgd"}
+        found = compare(mlp, (784,), FLAGS.repeats, noise, **options)
+        print(measure.row(f"the same MLP, {name}, SGD", *found, bound), flush=True)
+
+
 def wide_resnet_row():
-    found = compare(
-        hwa_keras.models.wide_resnet, (32, 32, 3), "auto", FLAGS.wide_repeats
-    )
+    build, shape = hwa_keras.models.wide_resnet, (32, 32, 3)
+    found = compare(build, shape, FLAGS.wide_repeats, jit_compile="auto")
     print(measure.row("WideResNet-16-4, PCM noise", *found, "1.10"), flush=True)
 
 
@@ -136,6 +146,7 @@ def main(_):
     print(measure.HEADER)
     parts = {
         "mlp": mlp_rows,
+        "sgd": sgd_rows,
         "wide_resnet": wide_resnet_row,
         "memory": memory_row,
         "import": import_row,
