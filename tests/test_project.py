@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import setuptools
 
 from hwa_keras.version import __version__
+from tests import fresh
 
 pytestmark = pytest.mark.slow  # Files, the same on any backend.
 
@@ -53,14 +55,59 @@ def test_version_is_stated_once_and_in_the_changelog(metadata):
     assert __version__ in headings or headings[0] == "Unreleased"
 
 
-def test_every_folder_with_modules_is_shipped(metadata):
-    folders = {path.parent for path in (ROOT / "hwa_keras").rglob("*.py")}
-    names = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert names == set(metadata["packages"])
-    assert "py.typed" in metadata["package_data"]["hwa_keras"]
-    assert (ROOT / "hwa_keras" / "py.typed").is_file()
-    templates = {path.name for path in (ROOT / "hwa_keras").rglob("*.jinja")}
-    assert templates == set(metadata["package_data"]["hwa_keras.results"])
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with nothing but the package, installed from its wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for file in tracked_files():
+        name = file.relative_to(ROOT)
+        if name.parts[0] in ("hwa_keras", "setup.py", "pyproject.toml", "README.md"):
+            copy = folder / "source" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    wheel = ["wheel", "--no-deps", "--no-build-isolation", "-w", "."]
+    install = ["install", "--no-deps", "--target", "installed", "--no-index"]
+    subprocess.run([*pip, *wheel, "./source"], cwd=folder, check=True)
+    [built] = folder.glob("*.whl")
+    subprocess.run([*pip, *install, built.name], cwd=folder, check=True)
+    return folder / "installed"
+
+
+def test_a_wheel_holds_the_package_and_nothing_else(installed):
+    kept = {
+        str(path.relative_to(installed))
+        for path in installed.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    package = {
+        str(path.relative_to(ROOT))
+        for path in tracked_files()
+        if path.is_relative_to(ROOT / "hwa_keras")
+    }
+    assert {path for path in kept if ".dist-info" not in path} == package
+
+
+def test_an_installed_wheel_goes_from_a_model_to_the_page_of_a_year(
+    installed, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    fresh.run(
+        """
+        import sys
+        sys.path.insert(0, installed)
+        import keras, numpy as np, hwa_keras
+        assert hwa_keras.__file__.startswith(installed)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        model.compile(loss="mse")
+        data = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+        hwa_keras.to_hwa(model, kernel_noise="programming_noise", verbose=0)
+        year = hwa_keras.drift_sweep(model, "pcm", data, chips=2, verbose=0)
+        hwa_keras.results.report("page.html", "A year", [year])
+        """,
+        installed=str(installed),
+    )
+    assert "A year" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_no_file_names_a_path_of_one_machine():
