@@ -80,8 +80,27 @@ def test_each_expert_has_columns_of_its_own():
     np.testing.assert_allclose(by_column.swapaxes(0, 1), expected, atol=1e-5)
 
 
+def steps(model, x, **kwargs):
+    """Train a model for a step; return the data."""
+    shape = model(x, training=False).shape
+    y = np.random.default_rng(1).normal(size=shape).astype("float32")
+    model.compile(
+        keras.optimizers.Adam(1e-3), "mse", metrics=[], weighted_metrics=[], **kwargs
+    )
+    history = model.fit(x, y, batch_size=len(y), shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+    return x, y
+
+
+def assert_saves(model, x, path):
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    assert on_hardware(loaded) == on_hardware(model)
+    np.testing.assert_array_equal(logits(loaded, x), logits(model, x))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_identity_step_sweep_and_files(family, tmp_path):
+def test_identity_step_chip_and_file(family, tmp_path):
     model, x = built(family)
     plain = logits(model, x)
     hwa_keras.to_hwa(model, kernels=HEADS, verbose=0)
@@ -92,31 +111,28 @@ def test_identity_step_sweep_and_files(family, tmp_path):
         model, kernel_noise="programming_noise", kernels=HEADS, seed=0, verbose=0
     )
     np.testing.assert_array_equal(logits(model, x), plain)
-    y = np.random.default_rng(1).normal(size=plain.shape).astype("float32")
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        "mse",
-        metrics=[],
-        weighted_metrics=[],
-        jit_compile=False,
-    )
     before = [np.array(k.variable) for k in find_kernels(model)[0]]
-    history = model.fit(x, y, batch_size=len(y), shuffle=False, verbose=0).history
-    assert np.isfinite(history["loss"][0])
+    steps(model, x, run_eagerly=True)
     after = [np.array(k.variable) for k in find_kernels(model)[0]]
     assert all(not np.array_equal(*w) for w in zip(before, after, strict=True))
+    chip = hwa_keras.program(model, "pcm", seed=1, read_noise="off", verbose=0)
+    assert len(chip.tiles) == FAMILIES[family][0] + 1
+    assert not np.array_equal(logits(chip, x), logits(model, x))
+    assert_saves(model, x, tmp_path / "model.keras")
+
+
+def test_compiled_steps_sweeps_and_files_of_chips(tmp_path):
+    model, x = built("Mixtral")
+    hwa_keras.to_hwa(
+        model, kernel_noise="programming_noise", kernels=HEADS, seed=0, verbose=0
+    )
+    data = steps(model, x, jit_compile=False)
     result = hwa_keras.drift_sweep(
-        model, "pcm", (x, y), times=[3600.0], chips=1, compensation="none", verbose=0
+        model, "pcm", data, times=[3600.0], chips=1, compensation="none", verbose=0
     )
     assert np.isfinite(result.estimate("none", "3600 s").mean)
     chip = hwa_keras.program(model, "pcm", seed=1, read_noise="off", verbose=0)
-    assert len(chip.tiles) == FAMILIES[family][0] + 1
-    models = {"model": model, "chip": chip}
-    for name, saved in models.items():
-        saved.save(tmp_path / f"{name}.keras")
-        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
-        assert on_hardware(loaded) == on_hardware(saved)
-        np.testing.assert_array_equal(logits(loaded, x), logits(saved, x))
+    assert_saves(chip, x, tmp_path / "chip.keras")
 
 
 def test_converters_in_experts_are_an_error_that_names_the_rule():

@@ -114,8 +114,7 @@ def test_masks_reach_the_layers_inside():
     )
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_trains_and_quantizes_in_float32(policy):
+def test_mixed_precision_trains_and_quantizes_in_float32():
     seen = []
 
     def spy(w):
@@ -123,7 +122,7 @@ def test_mixed_precision_trains_and_quantizes_in_float32(policy):
         return w
 
     x, y = zoo.digits_like(96)
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_float16")
     try:
         model = zoo.mlp()
     finally:
@@ -132,12 +131,11 @@ def test_mixed_precision_trains_and_quantizes_in_float32(policy):
         model, kernel_quantizer=spy, kernel_noise=AdditiveGaussian(0.02), verbose=0
     )
     compiled(hwa, metrics=["accuracy"])
-    scaled = isinstance(hwa.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert scaled == (policy == "mixed_float16")
+    assert isinstance(hwa.optimizer, keras.optimizers.LossScaleOptimizer)
     history = hwa.fit(x, y, epochs=12, verbose=0)
     assert set(seen) == {"float32"}
     assert history.history["accuracy"][-1] > 0.9
-    assert model.compute_dtype == policy.removeprefix("mixed_")
+    assert model.compute_dtype == "float16"
 
 
 def hardware_mlp(seed=1):
@@ -158,13 +156,9 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path):
     fit = {"batch_size": 16, "shuffle": False, "verbose": 0}
     keras.utils.set_random_seed(11)
     straight = compiled(hardware_mlp())
-    straight.optimizer.build(straight.trainable_variables)
-    straight.save(tmp_path / "start.keras")
-    straight.fit(x, y, epochs=4, **fit)
-    resumed = keras.models.load_model(tmp_path / "start.keras")
-    resumed.fit(x, y, epochs=2, **fit)
-    resumed.save(tmp_path / "half.keras")
-    resumed = keras.models.load_model(tmp_path / "half.keras")
+    saves = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    straight.fit(x, y, epochs=4, callbacks=[saves], **fit)
+    resumed = keras.models.load_model(tmp_path / "2.keras")
     resumed.fit(x, y, epochs=4, initial_epoch=2, **fit)
     for a, b in zip(as_numpy(straight.weights), as_numpy(resumed.weights), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -226,14 +220,14 @@ def test_a_foreign_or_cut_file_is_refused(tmp_path):
 
 
 @pytest.mark.tensorflow_only
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_the_noise_is_the_same_compiled_or_not(jit_compile):
+def test_the_noise_is_the_same_compiled_or_not():
     x = zoo.inputs_for(zoo.mlp())
-    keras.utils.set_random_seed(3)
-    hwa = compiled(hardware_mlp(seed=7), jit_compile=jit_compile)
-    hwa.train_on_batch(x, np.array([0, 1, 2, 0]))
-    keras.utils.set_random_seed(3)
-    eager = compiled(hardware_mlp(seed=7), run_eagerly=True)
-    eager.train_on_batch(x, np.array([0, 1, 2, 0]))
-    for a, b in zip(as_numpy(hwa.weights), as_numpy(eager.weights), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+    found = []
+    for how in ({"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}):
+        keras.utils.set_random_seed(3)
+        hwa = compiled(hardware_mlp(seed=7), **how)
+        hwa.train_on_batch(x, np.array([0, 1, 2, 0]))
+        found.append(as_numpy(hwa.weights))
+    for expected, *others in zip(*found, strict=True):
+        for other in others:
+            np.testing.assert_allclose(other, expected, atol=2e-5)

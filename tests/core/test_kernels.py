@@ -205,7 +205,7 @@ def test_a_model_may_have_weights_of_its_own(tmp_path):
     np.testing.assert_array_equal(model(X), before)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("mode", ["int4", "float8"])
 def test_layers_that_keras_quantized_stay_digital_and_say_why(mode):
     model = model_of(layers.Dense(8, name="a"), layers.Dense(4, name="b"))
     model.get_layer("a").quantize(mode)

@@ -160,13 +160,12 @@ def test_saved_chips_keep_their_gains(tmp_path):
 
 @pytest.mark.tensorflow_only
 def test_exported_chips_compensate_each_column(tmp_path):
-    for tile, name in ((None, "plain"), ((5, 4), "tiles")):
-        chip = hwa_keras.program(
-            mlp(tile), "pcm", 3, "measured_columns", "off", verbose=0
-        )
-        hwa_keras.export(chip, tmp_path / name)
-        found = hwa_keras.verify_export(tmp_path / name, chip, inputs(), [0.0, YEAR])
-        assert found < 1e-6
+    chip = hwa_keras.program(
+        mlp((5, 4)), "pcm", 3, "measured_columns", "off", verbose=0
+    )
+    hwa_keras.export(chip, tmp_path / "chip")
+    found = hwa_keras.verify_export(tmp_path / "chip", chip, inputs(), [0.0, YEAR])
+    assert found < 1e-6
 
 
 def test_a_sweep_takes_names_and_compensations():

@@ -50,7 +50,7 @@ def test_tables_of_lookup_layers(tmp_path):
     text = np.array([["a"], ["b"], ["?"]])
     hwa_keras.export(chip, tmp_path / "chip")
     assert hwa_keras.verify_export(tmp_path / "chip", chip, text, TIMES) <= 1e-6
-    fresh.run_bare(
+    fresh.run(
         SERVE_TEXT,
         path=str(tmp_path / "chip"),
         outputs_path=str(tmp_path / "y.npy"),
@@ -155,14 +155,12 @@ def test_an_artefact_holds_the_devices_and_no_more(tmp_path):
     assert shapes(path) == [(5,)]
 
 
-@pytest.mark.parametrize("read_noise", ["off", "frozen"])
-def test_chips_that_make_their_devices_again(tmp_path, monkeypatch, read_noise):
-    model = zoo.mlp()
-    kept = chip_of(model, read_noise=read_noise)
+def test_chips_that_make_their_devices_again(tmp_path, monkeypatch):
+    model, options = zoo.mlp(), {"read_noise": "frozen"}
+    kept = chip_of(model, **options)
     monkeypatch.setattr(programming, "_MOST_KEPT", 0)
-    chip = chip_of(model, read_noise=read_noise)
+    chip = chip_of(model, **options)
     assert not any(tile.keeps_state for tile in chip.tiles)
-    options = {"read_noise": read_noise}
     hwa_keras.export(chip, tmp_path / "chip", **options)
     for same in (chip, kept):
         found = hwa_keras.verify_export(tmp_path / "chip", same, X, TIMES, **options)
@@ -219,7 +217,7 @@ def test_stateful_layers_begin_at_zero_and_stay_as_they_are(tmp_path):
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not")
 def test_codes_of_keras_s_quantization_stay_codes(tmp_path, mode):
-    model = zoo.mlp()
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(8)])
     model.quantize(mode)
     stored = hwa_keras.export(model, tmp_path / "model", verbose=0)
     assert all(mode in kernel.reason for kernel in stored)

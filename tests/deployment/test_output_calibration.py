@@ -104,7 +104,7 @@ def test_a_language_model_comes_closer_to_its_software():
     keras.utils.set_random_seed(0)
     backbone = keras_hub.models.LlamaBackbone(
         vocabulary_size=30,
-        num_layers=2,
+        num_layers=1,
         num_query_heads=2,
         num_key_value_heads=1,
         hidden_dim=16,
@@ -157,7 +157,11 @@ class Twice(layers.Layer):
 
 @pytest.mark.parametrize(
     ("family", "tile"),
-    [*((family, None) for family in FAMILIES), ("separable", (8, 3)), ("lstm", (2, 3))],
+    [
+        *((f, None) for f in FAMILIES if f not in ("separable", "lstm")),
+        ("separable", (8, 3)),
+        ("lstm", (2, 3)),
+    ],
 )
 def test_all_products_come_closer_to_the_software_model(family, tile):
     keras.utils.set_random_seed(0)
@@ -198,7 +202,7 @@ def test_behind_an_adc_the_columns_of_tiles_are_corrected_and_the_bias_is_not():
     np.testing.assert_allclose(ops.convert_to_numpy(chip(x)), 2 * raw, rtol=1e-5)
 
 
-@pytest.mark.parametrize("read_noise", ["off", "frozen", "per_call"])
+@pytest.mark.parametrize("read_noise", ["frozen", "per_call"])
 def test_it_is_taken_back_to_the_bit(read_noise):
     model, x = mlp(), normal(300, 12)
     chip = aged(model, read_noise=read_noise)
@@ -273,7 +277,7 @@ def trained_cnn():
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
-    model.fit(*data.train, batch_size=64, epochs=12, verbose=0)
+    model.fit(*data.train, batch_size=64, epochs=8, verbose=0)
     return model, data
 
 
@@ -281,7 +285,7 @@ def trained_cnn():
 def test_after_a_year_a_network_without_batch_norm_recovers_in_a_sweep():
     model, data = trained_cnn()
     device = hwa_keras.devices.PCM(programming_scale=2.0, drift_scale=2.0)
-    settings = {"times": {"year": YEAR}, "chips": 5, "compensation": "measured"}
+    settings = {"times": {"year": YEAR}, "chips": 3, "compensation": "measured"}
 
     def accuracy(**kwargs):
         found = hwa_keras.drift_sweep(

@@ -169,12 +169,11 @@ def test_a_chip_that_keeps_no_state_makes_the_same_again(monkeypatch, tmp_path):
 @pytest.mark.tensorflow_only
 def test_exported_chips_were_verified(monkeypatch, tmp_path):
     settings = {"read_noise": "off", "verify": 3, "verbose": 0}
-    for most in (2**24, 0):
-        monkeypatch.setattr(programming, "_MOST_KEPT", most)
-        chip = hwa_keras.program(mlp(), "pcm", 1, **settings)
-        path = tmp_path / f"most_{most}"
-        hwa_keras.export(chip, path)
-        assert hwa_keras.verify_export(path, chip, inputs(), [0.0, YEAR]) < 1e-5
+    monkeypatch.setattr(programming, "_MOST_KEPT", 0)
+    chip = hwa_keras.program(mlp(), "pcm", 1, **settings)
+    hwa_keras.export(chip, tmp_path / "chip")
+    found = hwa_keras.verify_export(tmp_path / "chip", chip, inputs(), [0.0, YEAR])
+    assert found < 1e-5
     with pytest.raises(ValueError, match="TensorFlow Lite cannot"):
         hwa_keras.export_tflite(chip, tmp_path / "chip.tflite")
 

@@ -218,13 +218,12 @@ def test_each_kernel_gets_its_own_range():
 
 def test_a_crossbar_trains_and_programs_with_the_ranges_of_its_devices():
     device = Memristor(sigma=0.5, g_u=(5.0, 20.0))
-    for settings in ({}, {"wire": 1.0, "ir_drop": "closed_form"}):
-        crossbar = hwa_keras.crossbar.Crossbar(device, **settings)
-        converted = hwa_keras.to_hwa(model(), hardware=crossbar, verbose=0)
-        converted.compile("sgd", "mse")
-        converted.fit(np.ones((4, 6)), np.ones((4, 4)), verbose=0)
-        chip = hwa_keras.program(converted, device=None, seed=1)
-        assert [of_tile(tile).g_u for tile in chip.tiles] == [5.0, 20.0]
+    crossbar = hwa_keras.crossbar.Crossbar(device, wire=1.0, ir_drop="closed_form")
+    converted = hwa_keras.to_hwa(model(), hardware=crossbar, verbose=0)
+    converted.compile("sgd", "mse")
+    converted.fit(np.ones((4, 6)), np.ones((4, 4)), verbose=0)
+    chip = hwa_keras.program(converted, device=None, seed=1)
+    assert [of_tile(tile).g_u for tile in chip.tiles] == [5.0, 20.0]
 
 
 @pytest.mark.parametrize("g_u", [None, (5.0, 20.0)])

@@ -58,14 +58,17 @@ class Weights(keras.layers.Layer):
         return self.quantizer(self.kernel) + 0 * inputs
 
 
-@pytest.mark.parametrize("start", [0.1, 1.0, 3.0])
-@pytest.mark.parametrize("levels", [4, 128])
+def sgd():
+    return keras.optimizers.SGD(0.01, momentum=0.9)
+
+
+def adam():
+    return keras.optimizers.Adam(0.003)
+
+
 @pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: keras.optimizers.SGD(0.01, momentum=0.9),
-        lambda: keras.optimizers.Adam(0.003),
-    ],
+    ("optimizer", "levels", "start"),
+    [(sgd, 4, 0.1), (sgd, 128, 3.0), (adam, 4, 3.0), (adam, 128, 0.1)],
 )
 def test_training_at_one_learning_rate_stays_stable(optimizer, levels, start):
     w = np.random.default_rng(1).normal(size=(32, 32)).astype("float32")

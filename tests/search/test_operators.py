@@ -6,7 +6,7 @@ import pytest
 from hwa_keras.search import DesignSpace, operators
 from tests.search.small_space import SmallSpace
 
-PAIRS = 100_000
+PAIRS = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_mutated_options_are_uniform_among_the_others():
     genes = np.zeros((PAIRS, 8))
     mutated = operators.mutate(space, genes, np.random.default_rng(3), rate=1.0)
     shares = np.bincount(mutated[:, 1].astype(int), minlength=4) / PAIRS
-    np.testing.assert_allclose(shares, [0, 1 / 3, 1 / 3, 1 / 3], atol=0.01)
+    np.testing.assert_allclose(shares, [0, 1 / 3, 1 / 3, 1 / 3], atol=0.015)
 
 
 def test_polynomial_mutation_has_the_moments_of_its_density():
@@ -110,7 +110,7 @@ def test_polynomial_mutation_has_the_moments_of_its_density():
     mutated = operators.mutate(space, genes, np.random.default_rng(4), rate=1.0)
     step = mutated[:, 8:].ravel() - 1.0
     assert abs(step.mean()) < 5 * step.std() / np.sqrt(step.size)
-    assert step.var() == pytest.approx(2 / (22 * 23), rel=0.01)
+    assert step.var() == pytest.approx(2 / (22 * 23), rel=0.02)
 
 
 @pytest.mark.parametrize("per", ["network", None])

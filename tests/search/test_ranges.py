@@ -70,7 +70,7 @@ def test_no_combination_lies_below_the_front(front):
     grid = sorted({point.g_u[0] for point in front.uniform})
     assert len(front.paths) == 3 and len(grid) == 5
     everything = []
-    for g_u in itertools.product(grid[1::3], grid[::2], grid[::2]):
+    for g_u in itertools.product(grid[1::3], grid[::2], grid[::4]):
         crossbar = with_ranges(g_u)
         error = predicted(model, crossbar, x)
         everything.append((error, arrays(model, x, crossbar)))
@@ -84,7 +84,7 @@ def test_no_combination_lies_below_the_front(front):
 
 def test_points_are_worth_what_they_say(front):
     model, x = network(), data()[0]
-    for point in front.points[-3:]:
+    for point in front.points[-2:]:
         crossbar = with_ranges(point.g_u)
         assert arrays(model, x, crossbar) == pytest.approx(point.energy, rel=0.03)
         assert predicted(model, crossbar, x) == pytest.approx(point.error, rel=0.05)
@@ -112,7 +112,7 @@ def test_a_bound_on_the_accuracy_is_measured_on_chips():
     model, (x, _) = network(), data(200)
     y = np.argmax(ops.convert_to_numpy(model(x)), axis=1)  # So that it knows them.
     found = optimize_ranges(
-        model, CROSSBAR, (x, y), max_loss=0.1, steps=8, examples=8, chips=4
+        model, CROSSBAR, (x, y), max_loss=0.1, steps=5, examples=8, chips=4
     )
     assert found.metric == "accuracy"
     assert found.chosen.metric >= 0.9

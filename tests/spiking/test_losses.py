@@ -81,8 +81,7 @@ def test_rates_in_a_range_cost_nothing():
     assert float(FiringRateRange(0.0, 1.0, 1e3)(SPIKES)) == 0.0
 
 
-@pytest.mark.parametrize("jit_compile", [True, False])
-def test_a_layer_of_neurons_is_drawn_to_its_rate(jit_compile):
+def test_a_layer_of_neurons_is_drawn_to_its_rate():
     x = RNG.uniform(size=(32, 20, 8)).astype("float32")
     lif = hwa_keras.spiking.LIF(
         tau=20e-3, dt=5e-3, activity_regularizer=FiringRate(0.25, 10.0)
@@ -90,9 +89,7 @@ def test_a_layer_of_neurons_is_drawn_to_its_rate(jit_compile):
     inputs = keras.Input((20, 8))
     outputs = SpikeCount()(lif(keras.layers.Dense(6)(inputs)))
     model = keras.Model(inputs, outputs)
-    model.compile(
-        keras.optimizers.Adam(0.02), lambda y, z: 0.0 * z, jit_compile=jit_compile
-    )
+    model.compile(keras.optimizers.Adam(0.02), lambda y, z: 0.0 * z)
     losses = model.fit(x, np.zeros((32, 6)), epochs=40, verbose=0).history["loss"]
     rates = ops.convert_to_numpy(model(x)).mean(0) / 20
     assert losses[-1] < 0.1 * losses[0]

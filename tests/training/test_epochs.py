@@ -48,12 +48,11 @@ def fit(model, backup, seeded=True, interrupted=False):
     return [np.array(w) for w in model.get_weights()], history.epoch
 
 
-@pytest.mark.parametrize("hardware", [False, True])
-def test_resumed_is_uninterrupted_to_the_bit(tmp_path, hardware):
-    expected, _ = fit(network(hardware), tmp_path / "whole")
+def test_resumed_is_uninterrupted_to_the_bit(tmp_path):
+    expected, _ = fit(network(hardware=True), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(network(hardware), tmp_path / "part", interrupted=True)
-    found, epochs = fit(network(hardware), tmp_path / "part")
+        fit(network(hardware=True), tmp_path / "part", interrupted=True)
+    found, epochs = fit(network(hardware=True), tmp_path / "part")
     assert epochs == [2]
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)

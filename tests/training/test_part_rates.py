@@ -32,10 +32,12 @@ def moved(optimizer, steps=1, **compilation):
     return [b - a for a, b in zip(before, model.get_weights(), strict=True)]
 
 
-@pytest.mark.parametrize("jit_compile", [True, False])
 @pytest.mark.parametrize(
-    ("make", "plain"),
-    [(PartwiseAdam, keras.optimizers.Adam), (PartwiseSGD, keras.optimizers.SGD)],
+    ("make", "plain", "jit_compile"),
+    [
+        (PartwiseAdam, keras.optimizers.Adam, True),
+        (PartwiseSGD, keras.optimizers.SGD, False),
+    ],
 )
 def test_each_part_moves_by_its_factor(make, plain, jit_compile):
     compilation = {"jit_compile": jit_compile}

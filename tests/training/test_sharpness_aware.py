@@ -61,7 +61,10 @@ def compiled(model, rate=0.1, **kwargs):
     return model
 
 
-@pytest.mark.parametrize("name, every", [*((m, 1) for m in METHODS), ("asam", 2)])
+@pytest.mark.parametrize(
+    "name, every",
+    [("sam", 1), ("asam", 2), ("samson_2", 1), ("samson_inf", 1)],
+)
 def test_a_step_is_that_of_the_formulas(name, every):
     x, y = problem()
     arguments = METHODS[name]
@@ -164,10 +167,11 @@ def test_between_looks_a_step_is_the_plain_one():
     )
 
 
-@pytest.mark.parametrize("m", [4, 5])
-def test_parts_of_a_batch_have_an_epsilon_of_their_own(m):
+@pytest.mark.parametrize("m, jit_compile", [(4, True), (5, False)])
+def test_parts_of_a_batch_have_an_epsilon_of_their_own(m, jit_compile):
     x, y = problem(12)
-    model = compiled(SharpnessAwareModel(*ends(), method="asam", m=m), rate=1.0)
+    model = SharpnessAwareModel(*ends(), method="asam", m=m)
+    compiled(model, rate=1.0, jit_compile=jit_compile)
     w = started(model)
     logs = model.train_on_batch(x, y, return_dict=True)
     total = {key: np.zeros_like(value) for key, value in w.items()}
@@ -187,23 +191,9 @@ def test_parts_of_a_batch_have_an_epsilon_of_their_own(m):
     np.testing.assert_allclose(found, 0.01 * means, atol=1e-6)
 
 
-@pytest.mark.tensorflow_only
-def test_parts_are_compiled_by_xla_where_they_are_equal():
-    x, y = problem(12)
-    found = []
-    for jit_compile in (False, True):
-        model = SharpnessAwareModel(*ends(), m=4)
-        started(model)
-        compiled(model, jit_compile=jit_compile)
-        model.train_on_batch(x, y)
-        found.append(weights_of(model))
-    for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["sam", "samson_inf"])
-def test_mixed_precision_takes_the_same_step_to_its_precision(name):
+def test_mixed_precision_takes_the_same_step_to_its_precision():
     x, y = problem()
+    name = "samson_inf"
     model = SharpnessAwareModel(*ends("mixed_float16"), **METHODS[name])
     scaling = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(0.1), initial_scale=256.0
@@ -311,16 +301,8 @@ def test_metrics_and_dropout_are_those_of_a_plain_step():
     [
         lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
         lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=2),
-        pytest.param(
-            lambda: keras.optimizers.SGD(0.1, momentum=0.9, clipnorm=0.1),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            lambda: keras.optimizers.AdamW(0.05, weight_decay=0.01),
-            marks=pytest.mark.slow,
-        ),
     ],
-    ids=["accumulation", "ema", "clipnorm", "weight_decay"],
+    ids=["accumulation", "ema"],
 )
 def test_optimizers_see_the_gradient_ahead(optimizer):
     # The same optimizer, told the gradients by hand, must end at the same weights.
@@ -586,33 +568,41 @@ def several_outputs(kind):
     return (inputs, {"a": a, "b": b}), x, targets, losses
 
 
-@pytest.mark.parametrize("arguments", [{}, {"every": 2}, {"m": 4}], ids=str)
-@pytest.mark.parametrize("kind", ["list", "dict"])
-@pytest.mark.parametrize("made", ["wrapped", "itself"])
-def test_several_outputs(kind, made, arguments):
+@pytest.mark.parametrize(
+    ("made", "kind", "arguments"),
+    [
+        ("itself", "list", {"m": 4}),
+        ("itself", "dict", {"every": 2}),
+        ("wrapped", "dict", {"m": 4}),
+    ],
+    ids=str,
+)
+def test_several_outputs(made, kind, arguments):
     # With a tiny ρ the steps are the plain ones, with a large one they are not.
-    weights, logs = [], []
-    for rho in (None, 1e-7, 0.5):
-        keras.utils.set_random_seed(2)
-        ends, x, y, loss = several_outputs(kind)
-        if rho is None:
-            model = keras.Model(*ends)
-        elif made == "wrapped":
-            model = keras.Model(*ends)
-            model = SharpnessAwareModel.wrap(model, rho=rho, **arguments)
-        else:
-            model = SharpnessAwareModel(*ends, rho=rho, **arguments)
-        metrics = {"b": "mae"} if kind == "dict" else [None, "mae"]
+    ends, x, y, loss = several_outputs(kind)
+    plain = keras.Model(*ends)
+    start = plain.get_weights()
+    ends, *_ = several_outputs(kind)
+    if made == "wrapped":
+        sharp = SharpnessAwareModel.wrap(keras.Model(*ends), rho=1e-7, **arguments)
+    else:
+        sharp = SharpnessAwareModel(*ends, rho=1e-7, **arguments)
+    sharp.set_weights(start)
+    metrics = {"b": "mae"} if kind == "dict" else [None, "mae"]
+    fit = {"batch_size": 12, "epochs": 2, "shuffle": False, "verbose": 0}
+    logs = []
+    for model in (plain, sharp):
         model.compile(keras.optimizers.SGD(0.1), loss, metrics=metrics)
-        fit = {"batch_size": 12, "epochs": 2, "shuffle": False, "verbose": 0}
         logs.append(model.fit(x, y, **fit).history)
-        weights.append(weights_of(model))
     assert logs[0].keys() == logs[1].keys()
     for key in logs[0]:
         np.testing.assert_allclose(logs[0][key], logs[1][key], rtol=1e-5)
-    for plain, tiny in zip(*weights[:2], strict=True):
-        np.testing.assert_allclose(plain, tiny, atol=1e-6)
-    assert np.abs(weights[0][0] - weights[2][0]).max() > 1e-4
+    for expected, tiny in zip(weights_of(plain), weights_of(sharp), strict=True):
+        np.testing.assert_allclose(expected, tiny, atol=1e-6)
+    sharp.set_weights(start)
+    sharp.rho = 0.5
+    sharp.fit(x, y, **fit)
+    assert np.abs(weights_of(plain)[0] - weights_of(sharp)[0]).max() > 1e-4
 
 
 @pytest.mark.slow
