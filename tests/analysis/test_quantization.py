@@ -9,6 +9,8 @@ import hwa_keras
 from hwa_keras import circuits
 from hwa_keras.analysis import quantization_curve
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 X = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(40, 5)).astype("float32")
 

@@ -15,6 +15,8 @@ from hwa_keras.layers import HWADense
 from hwa_keras.quantizers import SteSign, Uniform
 from tests import zoo
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 X = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(40, 5)).astype("float32")
 BOTH = SteSign(), Uniform(levels=8, scale="max")  # One bit, and four.

@@ -8,6 +8,8 @@ from keras import ops
 
 from hwa_keras.analysis import SHIFTS, rotate, shear, shift_curve, zoom
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 SIZE = 61
 IMAGES = np.random.default_rng(0).uniform(size=(2, 12, 9, 3)).astype("float32")
 

@@ -19,6 +19,8 @@ from hwa_keras.analysis import (
 )
 from hwa_keras.layers import HWADense
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 RNG = np.random.default_rng(0)
 SIZES = {"hidden/kernel": (6, 4), "head/kernel": (4, 3)}
 

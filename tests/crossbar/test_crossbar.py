@@ -14,6 +14,8 @@ from hwa_keras.noise import DropConnect, ProgrammingNoise
 from tests import fresh
 from tests.modes import in_mode
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 EXACT = Memristor(g_min=0.5, g_max=25.0)  # Without errors.
 
 

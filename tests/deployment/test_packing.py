@@ -6,6 +6,8 @@ import pytest
 from hwa_keras import quantizers
 from hwa_keras.deployment.packing import pack
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 
 def kernel_of(n, shape, seed=0):
     """A kernel that holds each of n odd values."""

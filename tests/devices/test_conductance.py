@@ -8,6 +8,8 @@ from hwa_keras.devices.drifting import drift, flicker_factor
 from tests import distributions
 from tests.conductances import tensor
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 
 def assert_moments(found, moments, sigma):
     """To 1e-5 of the mean, and 1e-5 of the variance without clipping."""

@@ -9,6 +9,8 @@ from hwa_keras.devices import BitSlices, OffsetColumn, Pairs
 from hwa_keras.devices.mapping import mappings
 from tests.modes import MODES, in_mode
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 PAIRS = [
     Pairs(),
     Pairs((1.0, 1.0)),

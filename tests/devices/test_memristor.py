@@ -14,6 +14,8 @@ from tests.conductances import read, tensor, written
 from tests.distributions import assert_distributed, rectified_moments
 from tests.fresh import assert_loads_equal
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 RELATIVE = (0.0, 0.02, 0.2, 0.6, 1.0)
 NOISES = [
     Memristor(sigma=0.7, g_max=25.0, g_u=10.0),

@@ -30,6 +30,8 @@ from tests.bits import (
     table,
 )
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 pytestmark = pytest.mark.usefixtures("built_optimizers")
 
 # --- In layers and models

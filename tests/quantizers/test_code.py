@@ -23,6 +23,8 @@ from hwa_keras.quantizers.code import Code
 from tests.bits import ENCODINGS, as_numpy, read, table
 from tests.bound import bound_to, kernel_of
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 # --- Code: every mask on every level
 
 

@@ -26,6 +26,8 @@ from tests.bound import bound_to, kernel_of
 from tests.gradients import gradient
 from tests.modes import MODES, in_mode
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 GRID = np.linspace(-3, 3, 4801).astype("float32")
 HALF_PRECISIONS = ("float16", "bfloat16")
 EXAMPLES = {

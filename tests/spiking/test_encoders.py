@@ -8,6 +8,8 @@ from keras import ops
 from hwa_keras.spiking import DeltaEncoder, LatencyEncoder, RateEncoder
 from tests import fresh
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 RNG = np.random.default_rng(3)
 
 

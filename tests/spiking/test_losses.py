@@ -22,6 +22,8 @@ from hwa_keras.spiking import (
 )
 from tests import fresh
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 RNG = np.random.default_rng(11)
 SPIKES = (RNG.uniform(size=(5, 12, 6)) < 0.3).astype("float32")
 

@@ -20,6 +20,8 @@ from hwa_keras.spiking import (
     from_nir,
 )
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 nir = pytest.importorskip("nir")
 
 DELTA, TAU, DT = 1e-4, 64e-3, 8e-3

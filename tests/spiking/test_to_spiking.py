@@ -19,6 +19,8 @@ from hwa_keras.spiking import (
     to_spiking,
 )
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 X = np.random.default_rng(0).uniform(-1, 1, (40, 6)).astype("float32")
 IMAGES = np.random.default_rng(1).uniform(0, 1, (20, 8, 8, 2)).astype("float32")
 

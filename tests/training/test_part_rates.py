@@ -7,6 +7,8 @@ from keras import ops
 
 from hwa_keras.training import PartRates, PartwiseAdam, PartwiseSGD
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 RNG = np.random.default_rng(2)
 X, Y = RNG.normal(size=(8, 4)).astype("float32"), RNG.normal(size=(8, 2))
 

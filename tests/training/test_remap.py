@@ -10,6 +10,8 @@ from hwa_keras.noise import AdditiveGaussian
 from hwa_keras.quantizers import Uniform
 from hwa_keras.training import SharpnessAwareModel, WeightRemap
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 CAWS = Uniform(levels=16, scale="caws")
 X = np.random.default_rng(1).normal(size=(32, 12)).astype("float32")
 Y = np.arange(32) % 3

@@ -11,6 +11,8 @@ import hwa_keras
 from hwa_keras.spiking import LIF, SpikeCount
 from hwa_keras.training import SilentLayers
 
+pytestmark = pytest.mark.slow  # What differs between backends is tested elsewhere.
+
 X = np.ones((6, 10, 3), "float32")
 
 
