@@ -99,8 +99,7 @@ def test_sample_weights_count():
     assert not np.allclose(found, measured(model, (X, Y)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("form", [list, tuple, dict])
-def test_several_inputs_and_outputs_in_lists_tuples_and_dictionaries(form):
+def test_several_inputs_and_outputs_in_lists_tuples_and_dictionaries():
     inputs = [keras.Input((6,), name=name) for name in ("a", "b")]
     sums = keras.layers.Add()(
         [
@@ -113,9 +112,9 @@ def test_several_inputs_and_outputs_in_lists_tuples_and_dictionaries(form):
     model.compile("adam", ["mse", "mae"])
     x, y = [X, 2 * X], [Y, Y[:, :1]]
     expected = [row[0] for row in by_hand(model, x, y)]
-    given = {"a": x[0], "b": x[1]} if form is dict else form(x)
-    targets = y if form is dict else form(y)
-    np.testing.assert_allclose(measured(model, (given, targets)), expected, rtol=1e-5)
+    named = {"a": x[0], "b": x[1]}
+    for data in ((x, y), (tuple(x), tuple(y)), (named, y)):
+        np.testing.assert_allclose(measured(model, data), expected, rtol=1e-5)
 
 
 def test_inputs_alone_are_data_of_a_model_with_a_loss_of_its_own():
@@ -203,8 +202,8 @@ def test_threads_give_what_one_gives():
 @pytest.mark.slow
 def test_processes_give_what_one_gives():
     keras.utils.set_random_seed(1)
-    study = study_of(chips=range(1, 6, 2), calibration=None)
-    points = DriftPoints("pcm", times=[1.0, 1e6], compensation=["none", "measured"])
+    study = study_of(chips=range(1, 4, 2), calibration=None)
+    points = DriftPoints("pcm", times=[1.0, 1e6], compensation=["measured"])
     expected = study.run(points)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["keras"])

@@ -49,7 +49,7 @@ def test_what_fails_on_hardware_alone_is_said_with_its_reason(monkeypatch):
         if subject.hardware:
             raise breadth.Failed("the loss is nan")
 
-    monkeypatch.setitem(breadth.CHECKS, "fit", break_on_hardware)
+    monkeypatch.setattr(breadth, "CHECKS", {"fit": break_on_hardware})
     row = breadth.examine("mlp", mlp)
     assert row.cells["fit"] == "✗ the loss is nan"
     assert row.failures == ["fit"]
@@ -64,7 +64,7 @@ def test_a_kernel_that_hardware_keeps_from_changing_is_found(monkeypatch):
         return [(path, path != "head/kernel") for path, _ in changed]
 
     real = breadth.check_fit
-    monkeypatch.setitem(breadth.CHECKS, "fit", frozen)
+    monkeypatch.setattr(breadth, "CHECKS", {"fit": frozen})
     assert breadth.examine("mlp", mlp).cells["fit"] == "✗ no change of head/kernel"
 
 

@@ -19,7 +19,10 @@ def test_it_times_a_plain_step_and_those_on_hardware(tmp_path):
         import sys
         sys.path.insert(0, root)
         from absl import app
+        import tensorflow as tf
         from benchmarks import language_step
+        graphs = {"disable_meta_optimizer": True}  # As they were traced.
+        tf.config.optimizer.set_experimental_options(graphs)
         given = [f"--model={model}", "--length=16", "--steps=1"]
         app.run(language_step.main, ["language_step", *given])
         """,

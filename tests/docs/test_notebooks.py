@@ -1,4 +1,7 @@
-"""The notebooks: executed from the first cell to the last, and kept without outputs."""
+"""The notebooks: executed from the first cell to the last, and kept without outputs.
+
+Here they are executed on few examples; `make docs` executes them as they stand.
+"""
 
 import json
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import fresh
+from tests.docs.pages import shortened
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "examples" / "notebooks").glob("*"))
 
@@ -31,4 +35,4 @@ def test_it_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.chdir(tmp_path)
     code = "\n".join("".join(cell["source"]) for cell in code_cells(path))
-    assert fresh.run(code)
+    assert fresh.run(shortened(code))

@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[2]
 def small_preset(path):
     presets = (ROOT / "configs/crossbar_power.yaml").read_text(encoding="utf-8")
     smoke = yaml.safe_load(presets)["smoke"]
-    few = {"train_images": 128, "test_images": 64, "energy_images": 16, "adc_bits": [4]}
-    smoke = {**smoke, **few, "range_points": 1, "range_steps": 3, "chips": 2}
+    few = {"train_images": 128, "test_images": 64, "energy_images": 4, "adc_bits": [4]}
+    few |= {"range_points": 1, "range_steps": 3, "chips": 1, "draws": 10}
+    smoke = {**smoke, **few}
     path.write_text(yaml.safe_dump({"smoke": smoke}), encoding="utf-8")
     return path
 

@@ -24,7 +24,7 @@ def preset(path, **changes):
     smoke = yaml.safe_load(presets)["smoke"]
     few = {"train_clips": 40, "test_clips": 20, "dt": 0.08, "hidden": 4}
     few |= {"epochs": 1, "batch_size": 20, "levels": [0.12], "words": 2}
-    few |= {"models": ["ideal", "hardware"]}
+    few |= {"models": ["hardware"]}
     path.write_text(yaml.safe_dump({"smoke": {**smoke, **few, **changes}}))
     return path
 
@@ -38,7 +38,7 @@ def test_a_run_writes_tables_numbers_and_the_page(tmp_path):
     assert found.returncode == 0, found.stderr[-3000:]
     results = json.loads((out / "results.json").read_text())
     rows = results["models"]
-    assert [row["model"] for row in rows] == ["ideal", "hardware"]
+    assert [row["model"] for row in rows] == ["hardware"]
     for row in rows:
         assert np.shape(row["chips"]) == (1, 2)
         accuracies = np.array([row["software"], *row["chips"][0]])

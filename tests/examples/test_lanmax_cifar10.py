@@ -25,7 +25,8 @@ def small_preset(path):
 
     presets = (ROOT / "configs/lanmax_cifar10.yaml").read_text(encoding="utf-8")
     smoke = yaml.safe_load(presets)["smoke"]
-    smoke = {**smoke, "train_images": 256, "test_images": 100}
+    smoke = {**smoke, "train_images": 256, "test_images": 32, "read_rates": [0.0]}
+    smoke["sensitivity_chips"] = 1
     path.write_text(yaml.safe_dump({"smoke": smoke}), encoding="utf-8")
     return path
 

@@ -1,12 +1,10 @@
 """The recipe of the three runners: resumed runs, shares of workers, bad input."""
 
+import concurrent.futures
 import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PERCEPTRON = ROOT / "tests/examples/perceptron.py"
+KILLED = ROOT / "tests/examples/killed.py"
+WORKER = ROOT / "tests/examples/worker.py"
 SETTINGS = {
     "batch_size": 64,
     "epochs": 3,
@@ -55,16 +55,6 @@ def smoke(folder, name, **changes):
     """A file with the smoke preset of a runner, changed."""
     presets = yaml.safe_load((ROOT / f"configs/train_{name}.yaml").read_text())
     return preset(folder, {**presets["smoke"], **changes})
-
-
-def launch(script, *arguments, **variables):
-    return subprocess.Popen(
-        [sys.executable, str(script), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **variables},
-    )
 
 
 def places(folder):
@@ -128,13 +118,9 @@ def chips_of(sweep):
 
 def kill_in(phase, out, *arguments):
     """Kill a run of the perceptron after the first epoch of a phase."""
-    process = launch(PERCEPTRON, *arguments)
     begun = out / phase / "backup/training_metadata.json"
-    deadline = time.monotonic() + 200
-    while not begun.is_file() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    found = fresh.run_script(KILLED, PERCEPTRON, begun, *arguments)
+    assert found.returncode == -signal.SIGKILL, found.stderr[-3000:]
     assert begun.is_file() and not (out / f"{phase}.keras").exists()
 
 
@@ -151,17 +137,18 @@ def test_a_checkpoint_is_evaluated_on_another_device(whole, tmp_path):
 
 def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
     _, config, _ = whole
-    arguments = config, *places(tmp_path), "--distribute=multiworker"
-    processes = [
-        launch(PERCEPTRON, *arguments, TF_CONFIG=cluster)
-        for cluster in workers.clusters(2)
-    ]
-    try:
-        found = [process.communicate(timeout=400) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [p.returncode for p in processes] == [0, 0], found[0][1][-3000:]
+    arguments = config, *places(tmp_path)
+    arguments += "--distribute=multiworker", "--device=simple_pcm"
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = list(
+            pool.map(
+                lambda cluster: fresh.run_script(
+                    WORKER, PERCEPTRON, cluster, *arguments
+                ),
+                workers.clusters(2),
+            )
+        )
+    assert [each.returncode for each in found] == [0, 0], found[0].stderr[-3000:]
     out = tmp_path / "run"
     rows = log(out / "student")
     assert len(rows) == 4 and rows == log(out / "worker_1/student")
@@ -177,20 +164,37 @@ def test_two_workers_train_alike_and_share_the_chips(whole, tmp_path):
         (
             "wideresnet",
             {
-                "train_images": 128,
-                "test_images": 64,
-                "chip_images": 32,
-                "calibration_images": 64,
+                "train_images": 32,
+                "test_images": 16,
+                "chip_images": 16,
+                "calibration_images": 16,
             },
         ),
-        ("lstm", {"train_tokens": 4000, "held_out": 0.2, "test_tokens": 800}),
-        ("bert", {"train_sentences": 64, "chip_sentences": 16}),
+        (
+            "lstm",
+            {
+                "train_tokens": 200,
+                "held_out": 0.5,
+                "test_tokens": 100,
+                "chip_tokens": 100,
+                "embedding": 4,
+                "units": 4,
+                "length": 3,
+            },
+        ),
+        ("bert", {"train_sentences": 32, "chip_sentences": 8, "length": 8}),
     ],
 )
 def test_each_runner_runs_to_the_end(tmp_path, name, less):
     if name != "wideresnet" and "HWA_DATA_DIR" not in os.environ:
         pytest.skip("needs SST-2 or WikiText-2: HWA_DATA_DIR is not set")
-    once = {"epochs": 1, "hwa_epochs": 1, "chips": 1, "distillation": 0.0}
+    once = {
+        "device": "simple_pcm",
+        "epochs": 1,
+        "hwa_epochs": 1,
+        "chips": 1,
+        "distillation": 0.0,
+    }
     config = smoke(tmp_path, name, **once, **less)
     found = fresh.run_script(runner(name), config, *places(tmp_path))
     assert found.returncode == 0, found.stderr[-3000:]

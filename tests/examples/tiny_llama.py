@@ -13,14 +13,14 @@ SPECIAL = (
 TEXT = "the chips drift and the words stay " * 12
 
 
-def llama(vocabulary_size=40, hidden_dim=8):
+def llama(vocabulary_size=40, hidden_dim=8, num_layers=1):
     keras.utils.set_random_seed(0)
     letters = [*"abcdefghijklmnopqrstuvwxyz", "Ġ", "th", "the"]
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *letters))}
     tokenizer = keras_hub.tokenizers.Llama3Tokenizer(vocabulary, ["t h", "th e"])
     backbone = keras_hub.models.Llama3Backbone(
         vocabulary_size=vocabulary_size,
-        num_layers=3,
+        num_layers=num_layers,
         num_query_heads=2,
         num_key_value_heads=1,
         hidden_dim=hidden_dim,

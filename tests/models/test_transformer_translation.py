@@ -58,6 +58,7 @@ def test_padding_is_not_attended_to():
     np.testing.assert_allclose(found[:4], logits(model)[:4], atol=1e-5)
 
 
+@pytest.mark.usefixtures("built_optimizers")
 def test_it_trains_on_hardware_and_comes_back_from_a_file(tmp_path):
     model = small()
     plain = logits(model, training=False)

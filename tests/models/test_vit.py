@@ -116,6 +116,7 @@ def test_bad_sizes_are_told(arguments, message):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("built_optimizers")
 def test_vit_of_keras_hub_converts_trains_and_is_programmed(tmp_path):
     pytest.importorskip("keras_hub")
     keras.utils.set_random_seed(0)
@@ -135,4 +136,4 @@ def test_vit_of_keras_hub_converts_trains_and_is_programmed(tmp_path):
     model.save(tmp_path / "vit.keras")
     loaded = keras.saving.load_model(tmp_path / "vit.keras")
     assert len(hwa_keras.hardware_kernels(loaded)) == 14
-    assert np.all(np.isfinite(chip.evaluate(x, y, verbose=0)))
+    assert np.all(np.isfinite(ops.convert_to_numpy(chip(x))))

@@ -62,24 +62,29 @@ def test_a_chip_of_it_is_made_of_its_device(tuned):
     assert np.isfinite(loss_of(chip))
 
 
-def test_without_hardware_it_is_plain_tuning():
+@pytest.fixture(scope="module")
+def plainly_tuned():
+    """A model that has learned without hardware."""
     model = causal_lm()
-    before = loss_of(model)
     recipe = LanguageModelRecipe(**{**SMALL, "clip": None}, hardware=None)
     tune_language_model(model, TEXT, recipe, verbose=0)
-    assert loss_of(model) < 0.8 * before
-    assert not hardware_kernels(model)
+    return model
+
+
+def test_without_hardware_it_is_plain_tuning(plainly_tuned):
+    assert loss_of(plainly_tuned) < 0.8 * loss_of(causal_lm())
+    assert not hardware_kernels(plainly_tuned)
 
 
 @pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.usefixtures("built_optimizers")
 @pytest.mark.parametrize("tune", ["lora", "vectors"])
 def test_few_weights_can_be_tuned(tune):
     model = causal_lm()
     kernel = model.backbone.get_layer("transformer_layer_0")._feedforward_gate_dense
     before = ops.convert_to_numpy(kernel.kernel)
     recipe = LanguageModelRecipe(
-        **{**SMALL, "steps": 10, "clip": None}, tune=tune, rank=2
+        **{**SMALL, "steps": 1, "clip": None}, tune=tune, rank=2
     )
     history = tune_language_model(model, TEXT, recipe, verbose=0).history
     np.testing.assert_array_equal(ops.convert_to_numpy(kernel.kernel), before)
@@ -88,12 +93,12 @@ def test_few_weights_can_be_tuned(tune):
     assert "lora_kernel_a" in names if tune == "lora" else names == {"scale"}
 
 
-def test_a_teacher_keeps_a_model_where_it_was():
-    away, kept = causal_lm(), causal_lm()
+@pytest.mark.usefixtures("built_optimizers")
+def test_a_teacher_keeps_a_model_where_it_was(plainly_tuned):
+    away, kept = plainly_tuned, causal_lm()
     x = as_inputs(TEXT[None, :8])
     before = ops.softmax(kept(x))
     plain = {**SMALL, "hardware": None, "clip": None}
-    tune_language_model(away, TEXT, LanguageModelRecipe(**plain), verbose=0)
     recipe = LanguageModelRecipe(**plain, distill=1.0, top_k=16)
     tune_language_model(kept, TEXT, recipe, verbose=0)
 
@@ -104,11 +109,10 @@ def test_a_teacher_keeps_a_model_where_it_was():
 
 
 @pytest.mark.slow
-def test_a_tuning_that_was_cut_short_goes_on(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("built_optimizers")
+def test_a_tuning_that_was_cut_short_goes_on(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr("hwa_keras.recipes.language_model._MINUTES", 0.0)
     recipe = LanguageModelRecipe(**SMALL)
-    whole = causal_lm()
-    tune_language_model(whole, TEXT, recipe, tmp_path / "whole", verbose=0)
 
     class Cut(Exception):
         pass
@@ -124,22 +128,13 @@ def test_a_tuning_that_was_cut_short_goes_on(tmp_path, monkeypatch):
             tune_language_model(causal_lm(), TEXT, recipe, tmp_path / "cut", verbose=0)
     resumed = causal_lm()
     tune_language_model(resumed, TEXT, recipe, tmp_path / "cut", verbose=0)
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+    for a, b in zip(tuned[0].get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert json.loads((tmp_path / "cut/tuning.json").read_text())["steps"] == 30
     assert len(list((tmp_path / "cut").glob("*.h5"))) == 1
-
-
-@pytest.mark.slow
-def test_a_folder_of_another_tuning_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("hwa_keras.recipes.language_model._MINUTES", 0.0)
-    short = {**SMALL, "steps": 10, "hardware": None}
-    tune_language_model(
-        causal_lm(), TEXT, LanguageModelRecipe(**short), tmp_path, verbose=0
-    )
-    other = LanguageModelRecipe(**{**short, "learning_rate": 0.1})
+    other = LanguageModelRecipe(**{**SMALL, "learning_rate": 0.1})
     with pytest.raises(ValueError, match="another tuning"):
-        tune_language_model(causal_lm(), TEXT, other, tmp_path, verbose=0)
+        tune_language_model(causal_lm(), TEXT, other, tmp_path / "cut", verbose=0)
 
 
 def test_windows_pass_over_the_text_in_other_cuts():
