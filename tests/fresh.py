@@ -27,7 +27,7 @@ def run(code, **variables):
 
 
 def run_script(path, *arguments):
-    """Run a script as `run` runs code.
+    """Run a script as `run` runs code, with graphs as they were traced.
 
     Args:
         path: Of the script.
@@ -40,6 +40,10 @@ def run_script(path, *arguments):
         _source(
             """
             import os, runpy, sys
+            if os.environ.get("KERAS_BACKEND") != "jax":
+                import tensorflow as tf
+                options = {"disable_meta_optimizer": True}
+                tf.config.optimizer.set_experimental_options(options)
             sys.argv = [path, *arguments]
             sys.path[0] = os.path.dirname(path)
             runpy.run_path(path, run_name="__main__")

@@ -40,7 +40,7 @@ def run(*flags):
 @pytest.mark.slow  # The second run of the suite would run the same thing.
 def test_a_small_run_writes_everything_without_tensorflow(tmp_path):
     out = tmp_path / "new" / "run"
-    done = run("--minutes=0.1", "--smoke", f"--out={out}")
+    done = run("--minutes=1", "--smoke", f"--out={out}")
     assert done.returncode == 0, done.stderr[-4000:]
     names = {"result.json", "result.md", "student.keras", "teacher.keras"}
     assert {path.name for path in out.iterdir()} == names
