@@ -9,6 +9,8 @@ import pytest
 from hwa_keras.deployment import whole_export
 from hwa_keras.deployment.whole_export import write_whole
 
+pytestmark = pytest.mark.slow  # Files, the same on any backend.
+
 
 def writer(text, kind):
     """A function that writes a text as a file, or in a folder."""

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-import scipy.stats
 from keras import ops
 
 import hwa_keras
 from hwa_keras import noise, random
 from hwa_keras.layers import HWADense
 from hwa_keras.noise import Compose, DropConnect, ProcessVariation, StuckAt
+from hwa_keras.results import estimate
 from hwa_keras.training.callbacks import noises_of
 from tests import fresh
 from tests.bits import held
@@ -249,10 +249,8 @@ def test_monte_carlo_stops_once_the_interval_is_within_the_tolerance():
         return hwa_keras.monte_carlo(model, perturb, data, **options).values()
 
     every = found()
-    widths = [
-        scipy.stats.t.ppf(0.975, n - 1) * every[:n].std(ddof=1) / np.sqrt(n)
-        for n in range(10, 31)
-    ]
+    intervals = [estimate(every[:n]) for n in range(10, 31)]
+    widths = [max(i.high - i.mean, i.mean - i.low) for i in intervals]
     # Between the widths after ten and after all: the first width below it ends it.
     assert min(widths) < widths[0]
     tolerance = (widths[0] + min(widths)) / 2

@@ -59,6 +59,7 @@ def call(net, x):
     return ops.convert_to_numpy(net.traced_for_tests(values, x))
 
 
+@pytest.mark.slow
 def test_extracted_networks_equal_masked_ones():
     net, rng = supernet(space((12, 16))), np.random.default_rng(1)
     x = images(size=16)
@@ -72,6 +73,7 @@ def test_extracted_networks_equal_masked_ones():
         assert names == list(np.array(net.space.layers)[net.space.active(config)])
 
 
+@pytest.mark.slow
 def test_pooling_behind_the_stem_is_extracted_too():
     net, x = supernet(narrow((24,), stem_strides=2, stem_pool=True)), images(size=24)
     net.configure(net.space.smallest)
@@ -79,6 +81,7 @@ def test_pooling_behind_the_stem_is_extracted_too():
     np.testing.assert_allclose(net(x), plain, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_extracted_networks_are_saved_with_their_resolution(tmp_path):
     net, x = supernet(narrow((12, 16))), images(size=16)
     model = net.extract(net.space.smallest)
