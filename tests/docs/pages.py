@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
+from tests import fresh
+
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```python(?P<options>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 
-# Few examples instead of a whole data set, in graphs that run as they were traced.
+# Few examples instead of a whole data set.
 _FEW = """
 import hwa_keras
-import tensorflow as tf
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 whole = hwa_keras.datasets.load
 def few(name):
     data = whole(name)
@@ -34,7 +34,7 @@ def shortened(code):
     code = re.sub(r"\bepochs=\d+", "epochs=2", code)  # LaNMax needs two.
     for much, less in _LESS.items():
         code = code.replace(much, less)
-    return _FEW + code
+    return fresh.AS_TRACED + _FEW + code
 
 
 def blocks(name, option=""):
