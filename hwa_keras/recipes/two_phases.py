@@ -149,9 +149,7 @@ def _train_phase(task, phase, model, result, epochs, callbacks, out):
             keras.callbacks.TensorBoard(folder / "logs"),
             keras.callbacks.CSVLogger(folder / "log.csv", append=True),
             # Last, so that what the others did in an epoch is saved with it.
-            keras.callbacks.BackupAndRestore(
-                folder / "backup", double_checkpoint=True, delete_checkpoint=False
-            ),
+            training.EpochBackup(folder / "backup"),
         ],
         task.validation,
     )

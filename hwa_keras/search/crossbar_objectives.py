@@ -14,7 +14,11 @@ from hwa_keras.crossbar import Crossbar
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
 from hwa_keras.devices import Memristor
 from hwa_keras.search.supernets.blocks import walk
-from hwa_keras.search.supernets.masked_arrays import DrivenArrays, NoisyArrays
+from hwa_keras.search.supernets.masked_arrays import (
+    DrivenArrays,
+    NoisyArrays,
+    with_tensors,
+)
 from hwa_keras.search.supernets.supernet import Supernet
 
 __all__ = ["CrossbarAccuracyPower"]
@@ -134,6 +138,11 @@ class CrossbarAccuracyPower:
         self._statistics = {}
         self._accuracy = backend.traced(self._accuracy_of_batch)
         self._power = backend.traced(self._power_of_batch)
+        self._writer = backend.fuse(
+            lambda weights, seed, ranges: with_tensors(self.device, ranges).perturb(
+                weights, seed
+            )
+        )
         self._moving = [
             variable
             for layer in self.supernet.normalizations.values()
@@ -172,6 +181,17 @@ class CrossbarAccuracyPower:
             name: np.array([float(value) for value in values])
             for name, values in (("accuracy", accuracies), ("power", powers))
         }
+
+    def written(self, weights, seed, ranges):
+        """Weights as devices hold them after they were written, one compiled kernel.
+
+        Args:
+            weights: Tensor `[rows, columns]`.
+            seed: Seed tensor.
+            ranges: Dictionary from attributes of the device to tensors, those in which
+                the devices of these weights differ from it.
+        """
+        return self._writer(weights, seed, ranges)
 
     def extract(self, candidate):
         """The plain Keras model that a candidate stands for.

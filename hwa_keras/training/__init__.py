@@ -4,6 +4,7 @@ from hwa_keras.training import callbacks
 from hwa_keras.training.callbacks import (
     Budget,
     ConstrainKernels,
+    EpochBackup,
     LaNMax,
     NoiseRamp,
     ResetStates,
@@ -23,6 +24,7 @@ __all__ = [
     "Budget",
     "ConstrainKernels",
     "Distiller",
+    "EpochBackup",
     "LaNMax",
     "NoiseRamp",
     "PartRates",

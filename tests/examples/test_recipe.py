@@ -118,7 +118,7 @@ def chips_of(sweep):
 
 def kill_in(phase, out, *arguments):
     """Kill a run of the perceptron after the first epoch of a phase."""
-    begun = out / phase / "backup/training_metadata.json"
+    begun = out / phase / "backup/epoch_1.weights.h5"
     found = fresh.run_script(KILLED, PERCEPTRON, begun, *arguments)
     assert found.returncode == -signal.SIGKILL, found.stderr[-3000:]
     assert begun.is_file() and not (out / f"{phase}.keras").exists()

@@ -181,7 +181,7 @@ def test_noise_of_weights_is_sigma_over_c():
             z = super().on_devices(kernel, layer, x, weights, mask)
             seed = random.fold_in(self.seed, self.places[kernel.name])
             flat = ops.reshape(weights, (-1, weights.shape[-1]))
-            noisy = self.device(kernel).perturb(flat, seed)
+            noisy = measure.written(flat, seed, self.ranges(kernel))
             drawn[kernel.name] = tuple(
                 ops.convert_to_numpy(v)
                 for v in (

@@ -7,7 +7,7 @@ import pytest
 import hwa_keras
 from hwa_keras.core import random
 from hwa_keras.datasets import Batches
-from hwa_keras.training import Distiller, SeedEpochs
+from hwa_keras.training import Distiller, EpochBackup, SeedEpochs
 from tests import zoo
 
 
@@ -42,7 +42,7 @@ def fit(model, backup, seeded=True, interrupted=False):
     x, y = zoo.digits_like(40)
     data = Batches(x, y % 4, 8, seed=5)
     callbacks = [SeedEpochs(7, data)] if seeded else []
-    callbacks += [keras.callbacks.BackupAndRestore(backup)]
+    callbacks += [EpochBackup(backup)]
     callbacks += [Interrupt()] if interrupted else []
     history = model.fit(data, epochs=3, shuffle=False, callbacks=callbacks, verbose=0)
     return [np.array(w) for w in model.get_weights()], history.epoch
@@ -56,6 +56,43 @@ def test_resumed_is_uninterrupted_to_the_bit(tmp_path):
     assert epochs == [2]
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_backup_that_was_being_written_is_not_one(tmp_path, monkeypatch):
+    x, y = np.ones((8, 12), "float32"), np.zeros(8, int)
+    model = network(False)
+    backup = EpochBackup(tmp_path / "backup")
+    model.fit(x, y, epochs=1, callbacks=[backup], verbose=0)
+    kept = [path.name for path in (tmp_path / "backup").iterdir()]
+    assert kept == ["epoch_1.weights.h5"]
+    after_one = [np.array(w) for w in model.get_weights()]
+
+    def cut_short(path):
+        path.write_bytes(b"half a file")
+        raise OSError("No space left on device")
+
+    backup.set_model(model)
+    monkeypatch.setattr(model, "save_weights", cut_short)
+    with pytest.raises(OSError, match="No space"):
+        backup.on_epoch_end(1)
+    # What a killed process leaves, which cleans nothing up.
+    (tmp_path / "backup/part_00ff_epoch_2.weights.h5").write_bytes(b"half a file")
+    other = network(False)
+    keras.utils.set_random_seed(9)
+    other.set_weights([w + 1.0 for w in other.get_weights()])
+    backup = EpochBackup(tmp_path / "backup")
+    assert other.fit(x, y, epochs=1, callbacks=[backup], verbose=0).epoch == []
+    for a, b in zip(other.get_weights(), after_one, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # The next fit of this model is a fit of its own.
+    assert other.fit(x, y, epochs=2, verbose=0).epoch == [0, 1]
+
+
+def test_a_backup_needs_a_built_model(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="built"):
+        model.fit(np.ones((4, 2)), np.ones((4, 3)), callbacks=[EpochBackup(tmp_path)])
 
 
 @pytest.mark.slow

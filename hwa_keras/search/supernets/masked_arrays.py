@@ -7,7 +7,7 @@ from keras import ops
 from hwa_keras.core import random
 from hwa_keras.search.supernets.masked import Masked, apply_kernel
 
-__all__ = ["DrivenArrays", "NoisyArrays"]
+__all__ = ["DrivenArrays", "NoisyArrays", "with_tensors"]
 
 
 class _Arrays:
@@ -57,23 +57,20 @@ class _Arrays:
         return weights * mask, mask, shift
 
     def _largest_of_network(self):
-        """The largest weight of all layers, for devices that are mapped by it."""
+        """The largest weight of all layers, where devices are mapped by it."""
         device = self.objective.device
         if device.per != "network" or device.largest_weight is not None:
-            return device.largest_weight
+            return {}
         largest = ops.zeros(())
         for kernel in self.objective.space.kernels:
             own = ops.max(ops.abs(self._weights(kernel)[0]))
             is_there = self.masked.is_active(kernel)
             largest = ops.maximum(largest, ops.where(is_there, own, 0.0))
-        return largest
+        return {"largest_weight": largest}
 
-    def device(self, kernel):
-        """The device of a layer, its range a tensor, which no check sees."""
-        device = copy.copy(self.objective.device)
-        object.__setattr__(device, "g_u", self.g_u[self.places[kernel.name]])
-        object.__setattr__(device, "largest_weight", self.largest)
-        return device
+    def ranges(self, kernel):
+        """What the devices of a layer have of their own, tensors by attribute."""
+        return {**self.largest, "g_u": self.g_u[self.places[kernel.name]]}
 
 
 class NoisyArrays(_Arrays):
@@ -89,7 +86,8 @@ class NoisyArrays(_Arrays):
 
     def on_devices(self, kernel, layer, x, weights, mask):
         seed = random.fold_in(self.seed, self.places[kernel.name])
-        noisy = self.device(kernel).perturb(_matrix(kernel, weights), seed)
+        matrix = _matrix(kernel, weights)
+        noisy = self.objective.written(matrix, seed, self.ranges(kernel))
         return apply_kernel(layer, x, ops.reshape(noisy, weights.shape) * mask)
 
 
@@ -101,7 +99,8 @@ class DrivenArrays(_Arrays):
         self.power = ops.zeros(())
 
     def on_devices(self, kernel, layer, x, weights, mask):
-        conductances, _ = self.device(kernel).targets(_matrix(kernel, weights))
+        device = with_tensors(self.objective.device, self.ranges(kernel))
+        conductances, _ = device.targets(_matrix(kernel, weights))
         power, total = ops.zeros(()), 0.0
         for d in range(conductances.shape[0]):
             g = ops.reshape(conductances[d], weights.shape) * mask
@@ -111,6 +110,14 @@ class DrivenArrays(_Arrays):
         is_there = self.masked.is_active(kernel)
         self.power = self.power + ops.where(is_there, power, 0.0)
         return apply_kernel(layer, x, weights)
+
+
+def with_tensors(device, attributes):
+    """A copy of a device some of whose attributes are tensors, which no check sees."""
+    device = copy.copy(device)
+    for name, value in attributes.items():
+        object.__setattr__(device, name, value)
+    return device
 
 
 def _matrix(kernel, weights):

@@ -1,5 +1,6 @@
 """Callbacks that steer the hardware while a model trains."""
 
+from hwa_keras.training.callbacks.backup import EpochBackup
 from hwa_keras.training.callbacks.budget import Budget
 from hwa_keras.training.callbacks.constrain import ConstrainKernels
 from hwa_keras.training.callbacks.epochs import ResetStates, SeedEpochs
@@ -16,6 +17,7 @@ from hwa_keras.training.callbacks.silent import SilentLayers
 __all__ = [
     "Budget",
     "ConstrainKernels",
+    "EpochBackup",
     "LaNMax",
     "NoiseRamp",
     "ResetStates",

@@ -12,12 +12,11 @@ __all__ = ["ResetStates", "SeedEpochs"]
 class SeedEpochs(keras.callbacks.Callback):
     """Derives all random numbers of an epoch from a seed and the epoch's number.
 
-    A fit that was interrupted and goes on with `keras.callbacks.BackupAndRestore` or
-    `initial_epoch=` then ends at the weights of one that was not. Keras saves neither
-    the state of dropout nor where a shuffled data set stood; with this callback there
-    is nothing to save: at the start of an epoch every seed generator of the model
-    (dropout, hardware noise) is set from `(seed, epoch)`, and the data are told which
-    epoch it is.
+    A fit that was interrupted and goes on with `EpochBackup` or `initial_epoch=` then
+    ends at the weights of one that was not. Keras saves neither the state of dropout
+    nor where a shuffled data set stood; with this callback there is nothing to save: at
+    the start of an epoch every seed generator of the model (dropout, hardware noise) is
+    set from `(seed, epoch)`, and the data are told which epoch it is.
 
     Args:
         seed: Integer in [0, 2**64). Defaults to `0`.
