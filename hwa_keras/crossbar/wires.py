@@ -82,13 +82,30 @@ def drop(g, r_row, r_column, degree=None):
         alpha = ops.matmul(g, ops.cast(r_row * _SIEMENS * along_row, g.dtype))
         beta = ops.matmul(ops.cast(r_column * _SIEMENS * along_column, g.dtype), g)
         return alpha + beta
-    across, down = (_polynomials(size, degree) for size in g.shape[-2:][::-1])
-    to_row = ops.cast(r_row * _SIEMENS * along_row @ across, g.dtype)
-    to_column = ops.cast(r_column * _SIEMENS * along_column @ down, g.dtype)
-    rows = ops.matmul(g, to_row)
-    columns = ops.matmul(ops.transpose(to_column), g)
-    across, down = (ops.cast(p, g.dtype) for p in (across, down))
-    return ops.matmul(rows, ops.transpose(across)) + ops.matmul(down, columns)
+    return _smooth_drop(
+        g, r_row * _SIEMENS * along_row, r_column * _SIEMENS * along_column, degree
+    )
+
+
+def _smooth_drop(g, along_row, along_column, degree):
+    """α + β as polynomials along the wires.
+
+    A row's part is Σ_k p_k(j)·Σ_l (P_k)_l g_il. Written as products of vectors, the
+    outer sums become part of what is computed from them, and take no memory.
+    """
+    *tiles, m, n = g.shape
+    across, down = _polynomials(n, degree), _polynomials(m, degree)
+    to_row = along_row @ across
+    to_row = np.pad(to_row, ((0, 0), (0, -to_row.shape[1] % 8)))  # XLA's stride.
+    to_column = ops.cast((along_column @ down).T, g.dtype)
+    rows = ops.matmul(ops.reshape(g, (-1, n)), ops.cast(to_row, g.dtype))
+    rows = ops.reshape(rows, (*tiles, m, -1))
+    # Each tile a product of its own: a shared factor would have XLA turn the tiles.
+    columns = ops.matmul(ops.broadcast_to(to_column, (*tiles, *to_column.shape)), g)
+    across, down = ops.cast(across, g.dtype), ops.cast(down, g.dtype)
+    alpha = sum(rows[..., k, None] * across[:, k] for k in range(across.shape[1]))
+    beta = sum(down[:, k, None] * columns[..., k, None, :] for k in range(down.shape[1]))
+    return alpha + beta
 
 
 def _polynomials(size, degree):
