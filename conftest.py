@@ -8,7 +8,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time on JAX is compilation: what one run compiled, the next one reads.
+# Most of the time on JAX is compilation: code that runs once need not be fast, and what
+# one run compiled, the next one reads.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ.update(
         JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parent / ".pytest_cache/jax"),

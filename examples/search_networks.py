@@ -1,6 +1,8 @@
 """How examples/search_crossbar.py makes the networks that a search has found."""
 
 import keras
+import numpy as np
+from keras import ops
 from study import cell, console
 
 import hwa_keras
@@ -10,6 +12,8 @@ from hwa_keras.results import Section
 
 def made(result, objective, images, settings, out):
     """The best networks: tuned under noise, programmed, followed, exported."""
+    size = objective.space.resolution[-1]
+    images = {name: resized(images[name], size) for name in ("train", "test")}
     rows, numbers = [], []
     for i, solution in enumerate(result.best(settings.best)):
         candidate = solution.candidate
@@ -62,6 +66,20 @@ def made(result, objective, images, settings, out):
     )
     columns = ["network", "power", "software", "crossbar", "tuned", "PCM, a year"]
     return Section("Networks that were made", text, columns, rows), numbers
+
+
+def resized(data, size):
+    """Images as the supernet sees them, with their labels."""
+    x, y = data
+    if x.shape[1] == size:
+        return data
+    parts = [
+        ops.convert_to_numpy(
+            ops.image.resize(x[i : i + 1000], (size, size), data_format="channels_last")
+        )
+        for i in range(0, len(x), 1000)
+    ]
+    return np.concatenate(parts), y
 
 
 def compiled(model, rate):

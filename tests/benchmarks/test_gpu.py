@@ -21,13 +21,11 @@ from hwa_keras.results import Result
 from tests import fresh
 
 ROOT = Path(__file__).parents[2]
-# A run compiles a lot and computes little.
-FAST = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 
 
 def run(*flags):
     """On JAX, whatever the backend of the suite."""
-    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FAST}
+    environment = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", *map(str, flags)],
         capture_output=True,

@@ -19,7 +19,7 @@ PRESETS = yaml.safe_load((ROOT / "configs/search_crossbar.yaml").read_text("utf-
 def small_preset(path):
     few = {
         "dataset": "digits",
-        "resolution": [8],
+        "resolution": [7],  # Not that of the images.
         "train_images": 128,
         "search_images": 64,
         "test_images": 32,
