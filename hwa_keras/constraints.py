@@ -1,6 +1,7 @@
 """Constraints on the weights that are trained behind quantized or noisy ones."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,6 +9,7 @@ from keras import ops
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.sign_groups import check_group, grouped, ungrouped
+from hwa_keras.core.types import Config, Tensor
 
 __all__ = ["AggressiveClip", "HistogramClip", "SignGroups", "WeightClip"]
 
@@ -29,15 +31,15 @@ class WeightClip(keras.constraints.Constraint):
         >>> layer = hwa_keras.layers.HWADense(3, kernel_constraint="weight_clip")
     """
 
-    def __init__(self, clip_value=1):
+    def __init__(self, clip_value: float = 1) -> None:
         _check_positive("clip_value", clip_value)
         self.clip_value = clip_value
 
-    def __call__(self, w):
+    def __call__(self, w: Tensor) -> Tensor:
         w = ops.convert_to_tensor(w)
         return ops.clip(w, -self.clip_value, self.clip_value)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"clip_value": self.clip_value}
 
 
@@ -64,16 +66,16 @@ class AggressiveClip(WeightClip):
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024.
     """
 
-    def __init__(self, c=0.2):
+    def __init__(self, c: float = 0.2) -> None:
         _check_positive("c", c)
         super().__init__(c)
 
     @property
-    def c(self):
+    def c(self) -> float:
         """The largest magnitude."""
         return self.clip_value
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"c": self.c}
 
 
@@ -107,14 +109,14 @@ class HistogramClip(keras.constraints.Constraint):
           al., 2025, arXiv:2505.09663.
     """
 
-    def __init__(self, alpha=2.0, per="layer"):
+    def __init__(self, alpha: float = 2.0, per: str = "layer") -> None:
         _check_positive("alpha", alpha)
         check_choice("HistogramClip", ("layer", "column"), per=per)
         self.alpha = alpha
         self.per = per
         self._rows = None  # The axes over which σ is taken.
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> "HistogramClip":
         """This constraint for one kernel, whose `view` knows rows and columns."""
         if self.per == "layer":
             return self
@@ -122,7 +124,7 @@ class HistogramClip(keras.constraints.Constraint):
         own._rows = kernel.view.rows
         return own
 
-    def __call__(self, w):
+    def __call__(self, w: Tensor) -> Tensor:
         w = ops.convert_to_tensor(w)
         rows = self._rows
         if rows is None:
@@ -130,7 +132,7 @@ class HistogramClip(keras.constraints.Constraint):
         limit = self.alpha * ops.std(w, axis=rows, keepdims=True)
         return ops.clip(w, -limit, limit)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"alpha": self.alpha, "per": self.per}
 
 
@@ -161,11 +163,11 @@ class SignGroups(keras.constraints.Constraint):
         [0.5, 0.0, -0.5, -0.125]
     """
 
-    def __init__(self, group=5, partial=False):
+    def __init__(self, group: int = 5, partial: bool = False) -> None:
         self.group = check_group("SignGroups", group)
         self.partial = bool(partial)
 
-    def __call__(self, w):
+    def __call__(self, w: Tensor) -> Tensor:
         w = ops.convert_to_tensor(w)
         groups = grouped("SignGroups", w, self.group, self.partial)
         positive = ops.maximum(groups, 0.0)
@@ -176,7 +178,7 @@ class SignGroups(keras.constraints.Constraint):
         )
         return ungrouped(ops.where(is_positive, positive, negative), w)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"group": self.group, "partial": self.partial}
 
 

@@ -1,11 +1,13 @@
 """Metrics of quantized networks and of language models."""
 
 from functools import partial
+from typing import Any
 
 import keras
 from keras import ops
 
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Self, Shape, Tensor
 
 __all__ = ["FlipRatio", "Perplexity"]
 
@@ -32,14 +34,16 @@ class FlipRatio(keras.metrics.Metric):
         0.75
     """
 
-    def __init__(self, values_dtype="int8", name="flip_ratio", dtype=None):
+    def __init__(
+        self, values_dtype: str = "int8", name: str = "flip_ratio", dtype: Any = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.values_dtype = keras.backend.standardize_dtype(values_dtype)
         self.previous_values = None
         self.total = self.add_variable((), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 
-    def build(self, shape):
+    def build(self, shape: Shape) -> Any:
         """Make room for values of a shape; the first update does it too."""
         if None in shape:
             raise ValueError(
@@ -51,7 +55,7 @@ class FlipRatio(keras.metrics.Metric):
         )
         return self.previous_values
 
-    def update_state(self, values, sample_weight=None):
+    def update_state(self, values: Tensor, sample_weight: Any = None) -> None:
         values = ops.cast(values, self.values_dtype)
         previous = self.previous_values
         if previous is None:
@@ -62,15 +66,15 @@ class FlipRatio(keras.metrics.Metric):
         self.count.assign_add(1)
         previous.assign(values)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.divide_no_nan(self.total.value, self.count - 1)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Start a new mean; the last values stay, to compare the next ones with."""
         self.total.assign(0)
         self.count.assign(0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "values_dtype": self.values_dtype}
 
 
@@ -100,21 +104,26 @@ class Perplexity(keras.metrics.MeanMetricWrapper):
         4.0
     """
 
-    def __init__(self, from_logits=False, name="perplexity", dtype="float32"):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        name: str = "perplexity",
+        dtype: Any = "float32",
+    ) -> None:
         super().__init__(
             partial(_cross_entropy, dtype=dtype), name, dtype, from_logits=from_logits
         )
         self.from_logits = from_logits
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.exp(super().result())
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = {"from_logits": self.from_logits}
         return {**own, "name": self.name, "dtype": self.dtype}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 

@@ -1,11 +1,16 @@
 """ChipBench: a chip that is written anew for each seed, calibrated and evaluated."""
 
 import functools
+from typing import TYPE_CHECKING
 
 from hwa_keras import backend
 from hwa_keras.analysis.points import Bench
 from hwa_keras.deployment.batchnorm import calibration_batches, reestimate
+from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.output_calibration import OutputCalibration
+
+if TYPE_CHECKING:
+    from hwa_keras.analysis.study import ChipStudy
 
 __all__ = ["ChipBench", "devices_of", "evaluate_in_one_call"]
 
@@ -20,14 +25,20 @@ class ChipBench(Bench):
         read_noise: That of the chip.
     """
 
-    def __init__(self, chip, study, calibrate="batchnorm", read_noise="off"):
+    def __init__(
+        self,
+        chip: Chip,
+        study: "ChipStudy",
+        calibrate: str = "batchnorm",
+        read_noise: str = "off",
+    ) -> None:
         super().__init__(chip, study.evaluable(), _calibration(chip, study, calibrate))
         self.settings = {"device": devices_of(chip), "read_noise": read_noise}
 
-    def write(self, seed):
+    def write(self, seed: int) -> None:
         self.model.write(seed)
 
-    def put(self, point):
+    def put(self, point: tuple) -> None:
         self.model.reset()  # What a point gives depends on no point before.
 
 

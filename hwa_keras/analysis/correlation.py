@@ -1,5 +1,6 @@
 """correlation: whether two quantities go together over a set of models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,9 @@ class Correlation:
     count: int
 
 
-def correlation(sharpness, robustness):
+def correlation(
+    sharpness: Sequence[float], robustness: Sequence[float]
+) -> "Correlation":
     """Tell whether flat minima and robustness go together over a set of models.
 
     The thesis takes as the robustness of a model what it loses: the difference of its

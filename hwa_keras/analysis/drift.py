@@ -1,14 +1,19 @@
 """drift_sweep and monte_carlo: chips as they are programmed, and as they age."""
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from hwa_keras.analysis.chip_bench import ChipBench, devices_of, evaluate_in_one_call
-from hwa_keras.analysis.points import Points
+from hwa_keras.analysis.points import Bench, Points
 from hwa_keras.analysis.study import ChipStudy
 from hwa_keras.core.checks import check_choice
+from hwa_keras.core.types import ArrayLike, Data
+from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.compensation import (
     COMPENSATIONS,
     Compensation,
@@ -16,7 +21,8 @@ from hwa_keras.deployment.compensation import (
 )
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.devices.device import check_time
-from hwa_keras.results import Axis
+from hwa_keras.noise.noise_device import DeviceLike, DeviceRules
+from hwa_keras.results import Axis, Result
 
 __all__ = ["TIMES", "DriftPoints", "ProgrammedPoints", "drift_sweep", "monte_carlo"]
 
@@ -38,19 +44,19 @@ _TITLES = {
 
 
 def drift_sweep(
-    model,
-    device="pcm",
-    data=None,
+    model: keras.Model,
+    device: DeviceLike | None = "pcm",
+    data: Data | None = None,
     *,
-    times=None,
-    compensation=COMPENSATIONS,
-    read_noise="frozen",
-    rules=(),
-    calibrate="batchnorm",
-    verify=0,
-    verify_tolerance=0.02,
-    **study,
-):
+    times: ArrayLike | dict[str, float] | None = None,
+    compensation: str | Compensation | Sequence[str | Compensation] = COMPENSATIONS,
+    read_noise: str = "frozen",
+    rules: DeviceRules = (),
+    calibrate: str = "batchnorm",
+    verify: int = 0,
+    verify_tolerance: float = 0.02,
+    **study: Any,
+) -> Result:
     """Program many chips and evaluate each at many times.
 
     Chip i is the one that `program(model, device, seed=seed + i)` gives. It is
@@ -107,17 +113,17 @@ def drift_sweep(
 
 
 def monte_carlo(
-    model,
-    device,
-    data,
+    model: keras.Model,
+    device: DeviceLike | None,
+    data: Data,
     *,
-    read_noise="frozen",
-    rules=(),
-    calibrate="batchnorm",
-    verify=0,
-    verify_tolerance=0.02,
-    **study,
-):
+    read_noise: str = "frozen",
+    rules: DeviceRules = (),
+    calibrate: str = "batchnorm",
+    verify: int = 0,
+    verify_tolerance: float = 0.02,
+    **study: Any,
+) -> Result:
     """Program many chips and evaluate each once, right after programming.
 
     What comes out tells how far chips of one design lie apart: under the noise of
@@ -166,21 +172,21 @@ class ProgrammedPoints(Points):
 
     def __init__(
         self,
-        device,
+        device: DeviceLike | None,
         *,
-        read_noise="frozen",
-        rules=(),
-        calibrate="batchnorm",
-        verify=0,
-        verify_tolerance=0.02,
-    ):
+        read_noise: str = "frozen",
+        rules: DeviceRules = (),
+        calibrate: str = "batchnorm",
+        verify: int = 0,
+        verify_tolerance: float = 0.02,
+    ) -> None:
         self.device, self.read_noise, self.rules = device, read_noise, rules
         self.calibrate = check_choice(
             "a study", ("batchnorm", "outputs"), calibrate=calibrate
         )
         self.verify, self.verify_tolerance = verify, verify_tolerance
 
-    def chip(self, model):
+    def chip(self, model: keras.Model) -> Chip:
         """A chip of the model, not written yet."""
         # One per column first: it gives the chip its gains before anything is compiled.
         first = min(self.compensations, key=lambda name: as_compensation(name).per)
@@ -196,7 +202,7 @@ class ProgrammedPoints(Points):
         evaluate_in_one_call(chip)
         return chip
 
-    def bench(self, study):
+    def bench(self, study: ChipStudy) -> Bench:
         return ChipBench(self.chip(study.model), study, self.calibrate, self.read_noise)
 
 
@@ -210,14 +216,19 @@ class DriftPoints(ProgrammedPoints):
     """
 
     def __init__(
-        self, device="pcm", *, times=None, compensation=COMPENSATIONS, **options
-    ):
+        self,
+        device: DeviceLike | None = "pcm",
+        *,
+        times: ArrayLike | dict[str, float] | None = None,
+        compensation: str | Compensation | Sequence[str | Compensation] = COMPENSATIONS,
+        **options: Any,
+    ) -> None:
         super().__init__(device, **options)
         self.times = _labelled(TIMES if times is None else times)
         self.compensations = _as_list(compensation)
         self.axes = drift_axes(self.compensations, self.times)
 
-    def bench(self, study):
+    def bench(self, study: ChipStudy) -> Bench:
         chip = self.chip(study.model)
         for t in self.times.values():
             chip.check_time(t)

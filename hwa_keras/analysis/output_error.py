@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,9 @@ from hwa_keras.conversion import to_hwa
 from hwa_keras.core.checks import check_choice, check_count
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data
 from hwa_keras.deployment.programming import blank_chip
+from hwa_keras.devices.device import Device
 from hwa_keras.results import estimate
 
 __all__ = ["OutputError", "output_error", "weight_moments"]
@@ -70,16 +73,16 @@ class OutputError:
 
 
 def output_error(
-    model,
-    crossbar,
-    data,
-    method="moments",
-    draws=2000,
-    seed=0,
-    batch_size=256,
-    max_bytes=2**31,
-    terms=2,
-):
+    model: keras.Model,
+    crossbar: Hardware | Device | None,
+    data: Data,
+    method: str = "moments",
+    draws: int = 2000,
+    seed: int = 0,
+    batch_size: int = 256,
+    max_bytes: int = 2**31,
+    terms: int = 2,
+) -> "OutputError":
     """Predict the error of a network's outputs on crossbars, right after programming.
 
     Three methods give the mean and variance of each output over chips:
@@ -155,7 +158,7 @@ def output_error(
         _check_no_converters(chip, method)
     outputs = _software_outputs(model, inputs, batch_size)
     start = time.perf_counter()
-    extra = {}
+    extra: dict[str, Any] = {}
     if method == "monte_carlo":
         mean, variance, each = _drawn(chip, inputs, outputs, draws, seed, batch_size)
         found = estimate(each)

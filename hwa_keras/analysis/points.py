@@ -1,5 +1,15 @@
 """Points: what a study changes from one evaluation of a chip to the next."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from hwa_keras.results import Axis
+
+if TYPE_CHECKING:
+    from hwa_keras.analysis.study import ChipStudy
+
 __all__ = ["Bench", "Points"]
 
 
@@ -18,18 +28,23 @@ class Bench:
         settings: Dictionary of what the numbers depend on, such as the device.
     """
 
-    def __init__(self, model, data, calibrate=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        data: dict[str, Any],
+        calibrate: Callable[[], Any] | None = None,
+    ) -> None:
         self.model, self.data, self.calibrate = model, data, calibrate
         self.settled: set = set()
         self.settings: dict = {}
 
-    def write(self, seed):
+    def write(self, seed: int) -> None:
         """Become the chip of a seed."""
 
-    def put(self, point):
+    def put(self, point: tuple) -> None:
         """Put the chip at a point: a tuple with a level of each axis."""
 
-    def evaluate(self, point):
+    def evaluate(self, point: tuple) -> dict[str, float]:
         """{metric: value} of the chip at a point."""
         self.put(point)
         if self.calibrate is not None:
@@ -67,14 +82,14 @@ class Points:
         (8.0, 4.0)
     """
 
-    axes: tuple = ()
+    axes: tuple[Axis, ...] = ()
     is_random = True
 
-    def axes_of(self, study):
+    def axes_of(self, study: "ChipStudy") -> tuple[Axis, ...]:
         """The axes, where they depend on the model of a `ChipStudy`."""
         return self.axes
 
-    def bench(self, study):
+    def bench(self, study: "ChipStudy") -> Bench:
         """A `Bench` for a `ChipStudy`.
 
         Raises:

@@ -1,5 +1,9 @@
 """quantization_curve: a metric over the bits of weights, untrained for it."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 import numpy as np
 
 from hwa_keras.analysis.chip_bench import evaluate_in_one_call
@@ -10,13 +14,21 @@ from hwa_keras.conversion.rules import resolved_skip
 from hwa_keras.core.kernels import kernels_of
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data, Selector
 from hwa_keras.quantizers import Uniform
-from hwa_keras.results import Axis
+from hwa_keras.results import Axis, Result
 
 __all__ = ["QuantizationPoints", "quantization_curve"]
 
 
-def quantization_curve(model, data, *, bits=(8, 7, 6, 5, 4), skip=("first",), **study):
+def quantization_curve(
+    model: keras.Model,
+    data: Data,
+    *,
+    bits: Sequence[int] = (8, 7, 6, 5, 4),
+    skip: Selector | Sequence[Selector] = ("first",),
+    **study: Any,
+) -> Result:
     """Measure a model whose kernels are quantized ever more coarsely, untrained for it.
 
     A kernel is rounded to the uniform, symmetric grid of b-bit signed codes from
@@ -71,7 +83,11 @@ class QuantizationPoints(Points):
 
     is_random = False
 
-    def __init__(self, bits=(8, 7, 6, 5, 4), skip=("first",)):
+    def __init__(
+        self,
+        bits: Sequence[int] = (8, 7, 6, 5, 4),
+        skip: Selector | Sequence[Selector] = ("first",),
+    ) -> None:
         bits = list(bits)
         if not bits or not all(
             isinstance(b, (int, np.integer)) and b >= 2 for b in bits
@@ -82,7 +98,7 @@ class QuantizationPoints(Points):
         self.skip = skip
         self.axes = (Axis("bits", bits, label="bits per weight"),)
 
-    def bench(self, study):
+    def bench(self, study: ChipStudy) -> Bench:
         if study.calibration is not None:
             raise ValueError(
                 "A study of bits calibrates nothing. Leave `calibration` out, or run "

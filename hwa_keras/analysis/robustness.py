@@ -1,20 +1,30 @@
 """robustness_curve: what a metric loses on chips that vary more and more."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from hwa_keras.analysis.points import Points
+import keras
+
+from hwa_keras.analysis.points import Bench, Points
 from hwa_keras.analysis.study import ChipStudy
 from hwa_keras.analysis.variation import VariedBench, checked_noise, exact_chip
 from hwa_keras.core.checks import is_number
-from hwa_keras.noise import MultiplicativeGaussian
-from hwa_keras.results import Axis
+from hwa_keras.core.types import Data
+from hwa_keras.noise import MultiplicativeGaussian, Noise
+from hwa_keras.results import Axis, Result
 
 __all__ = ["RobustnessPoints", "robustness_curve"]
 
 
 def robustness_curve(
-    model, data, *, sigmas=(0.0, 0.1, 0.2, 0.3, 0.4), noise=None, **study
-):
+    model: keras.Model,
+    data: Data,
+    *,
+    sigmas: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
+    noise: str | Noise | None = None,
+    **study: Any,
+) -> Result:
     """Measure a model on chips whose conductances vary more and more.
 
     Every kernel is replaced by W̃ = W·(1 + σ_c·z) with z standard normal, drawn once
@@ -69,7 +79,11 @@ class RobustnessPoints(Points):
         sigmas, noise: As of `robustness_curve`.
     """
 
-    def __init__(self, sigmas=(0.0, 0.1, 0.2, 0.3, 0.4), noise=None):
+    def __init__(
+        self,
+        sigmas: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
+        noise: str | Noise | None = None,
+    ) -> None:
         sigmas = list(sigmas)
         if not sigmas or not all(
             is_number(sigma) and 0 <= sigma < math.inf for sigma in sigmas
@@ -85,7 +99,7 @@ class RobustnessPoints(Points):
         self.noise = noise
         self.axes = (Axis("sigma", [float(s) for s in sigmas], label=label),)
 
-    def bench(self, study):
+    def bench(self, study: ChipStudy) -> Bench:
         noise = self.noise or MultiplicativeGaussian(std=1.0)
         return _RobustnessBench(exact_chip(study), study, noise)
 

@@ -1,20 +1,34 @@
 """layer_sensitivity: which layers must be reliable, and which need not be."""
 
-from hwa_keras.analysis.points import Points
+from typing import Any
+
+import keras
+
+from hwa_keras.analysis.points import Bench, Points
 from hwa_keras.analysis.study import ChipStudy
 from hwa_keras.analysis.variation import VariedBench, checked_noise, exact_chip
 from hwa_keras.core.checks import check_not_negative
 from hwa_keras.core.kernels import distinct
+from hwa_keras.core.types import Data
 from hwa_keras.devices.bits import check_error_rate
+from hwa_keras.noise import Noise
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
-from hwa_keras.results import Axis
+from hwa_keras.results import Axis, Result
 
 __all__ = ["SensitivityPoints", "layer_sensitivity"]
 
 _P = 0.5  # Of the noises that are made here: a power of 2, so that factors are exact.
 
 
-def layer_sensitivity(model, data, *, p_base=0.01, p_probe=0.5, noise=None, **study):
+def layer_sensitivity(
+    model: keras.Model,
+    data: Data,
+    *,
+    p_base: float = 0.01,
+    p_probe: float = 0.5,
+    noise: str | Noise | None = None,
+    **study: Any,
+) -> Result:
     """Measure a model with one kernel at a time read through much more noise.
 
     All kernels are read through noise of the level `p_base`, and one of them at
@@ -81,22 +95,27 @@ class SensitivityPoints(Points):
         p_base, p_probe, noise: As of `layer_sensitivity`.
     """
 
-    def __init__(self, p_base=0.01, p_probe=0.5, noise=None):
+    def __init__(
+        self,
+        p_base: float = 0.01,
+        p_probe: float = 0.5,
+        noise: str | Noise | None = None,
+    ) -> None:
         self.p_base, self.p_probe = p_base, p_probe
         self.noise, self.label = _checked(noise, p_base, p_probe)
-        self._chip = None
+        self._chip: Any = None
 
     def __getstate__(self):
         return {**vars(self), "_chip": None}
 
-    def axes_of(self, study):
+    def axes_of(self, study: ChipStudy) -> tuple[Axis, ...]:
         self._chip = exact_chip(study)  # For `bench` too: it is a copy of the model.
         kernels = self._chip.programmed_kernels()
         paths = distinct(kernel.path for kernel in kernels)
         levels = [f"all at {self.p_base:g}", *paths]
         return (Axis("kernel", levels, label=self.label),)
 
-    def bench(self, study):
+    def bench(self, study: ChipStudy) -> Bench:
         unit = _P if self.noise is _bit_flips else 1.0
         factors = self.p_base / unit, self.p_probe / unit
         chip, self._chip = self._chip or exact_chip(study), None

@@ -1,20 +1,31 @@
 """m_sharpness: how much the loss rises within a neighborhood of the weights."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from hwa_keras import backend
 from hwa_keras.core.checks import check_count
 from hwa_keras.core.substitution import stateless
-from hwa_keras.results import estimate
+from hwa_keras.core.types import Data
+from hwa_keras.results import Estimate, estimate
 from hwa_keras.training.perturbation import SCALED, Perturbation
 
 __all__ = ["m_sharpness"]
 
 
 def m_sharpness(
-    model, data, method="sam", rho=None, eta=0.01, norm=2, scaled=SCALED, m=128
-):
+    model: keras.Model,
+    data: Data,
+    method: str = "sam",
+    rho: float | None = None,
+    eta: float = 0.01,
+    norm: float | str = 2,
+    scaled: Sequence[str] | Callable[[Any], bool] = SCALED,
+    m: int = 128,
+) -> Estimate:
     """Measure by how much the loss rises at the worst point of a neighborhood.
 
     The mean over batches S of m examples of L_S(W + ε) − L_S(W), in which a rest of

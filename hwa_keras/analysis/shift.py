@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,12 +12,13 @@ from keras import ops
 from hwa_keras.analysis.points import Bench, Points
 from hwa_keras.analysis.study import ChipStudy
 from hwa_keras.analysis.study_data import evaluable
-from hwa_keras.results import Axis
+from hwa_keras.core.types import Data, Tensor
+from hwa_keras.results import Axis, Result
 
 __all__ = ["SHIFTS", "ShiftPoints", "rotate", "shear", "shift_curve", "zoom"]
 
 
-def rotate(images, degrees):
+def rotate(images: Tensor, degrees: float) -> Tensor:
     """Turn images counter-clockwise about their center.
 
     What comes into view at the borders is the image's own reflection, as in Keras's
@@ -44,7 +47,7 @@ def rotate(images, degrees):
     return _transformed(images, ((cosine, -sine), (sine, cosine)))
 
 
-def shear(images, degrees):
+def shear(images: Tensor, degrees: float) -> Tensor:
     """Lean the vertical lines of images to the right, as italics do.
 
     The middle row stays; the others move sideways by tan(angle) of their distance
@@ -75,7 +78,7 @@ def shear(images, degrees):
     return _transformed(images, ((1.0, math.tan(math.radians(degrees))), (0.0, 1.0)))
 
 
-def zoom(images, percent):
+def zoom(images: Tensor, percent: float) -> Tensor:
     """Change the field of view of images: below 100 % objects grow, above they shrink.
 
     The result shows `percent` % of the height and of the width of the image, around
@@ -142,7 +145,13 @@ SHIFTS = {
 }
 
 
-def shift_curve(model, data, *, shifts=None, **study):
+def shift_curve(
+    model: keras.Model,
+    data: Data,
+    *,
+    shifts: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    **study: Any,
+) -> Result:
     """Measure a model on inputs off the distribution that it was trained on.
 
     The level `"none"`, which comes first, are the inputs as they are. The thesis
@@ -194,7 +203,9 @@ class ShiftPoints(Points):
 
     is_random = False
 
-    def __init__(self, shifts=None):
+    def __init__(
+        self, shifts: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    ) -> None:
         self.shifts = dict(SHIFTS if shifts is None else shifts)
         if not self.shifts:
             raise ValueError(
@@ -203,7 +214,7 @@ class ShiftPoints(Points):
         levels = ["none", *self.shifts]
         self.axes = (Axis("shift", levels, label="shift of the inputs"),)
 
-    def bench(self, study):
+    def bench(self, study: ChipStudy) -> Bench:
         data = study.data
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise ValueError(

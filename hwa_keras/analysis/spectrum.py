@@ -2,17 +2,19 @@
 
 import numbers
 
+import keras
 import numpy as np
 import scipy.linalg
 from keras import ops
 
 from hwa_keras.core.checks import check_count
 from hwa_keras.core.kernels import check_selector, distinct, kernels_of, matches
+from hwa_keras.core.types import Selector, Tensor
 
 __all__ = ["singular_values", "spectrum", "unfold"]
 
 
-def unfold(tensor, mode=-1):
+def unfold(tensor: Tensor, mode: int = -1) -> np.ndarray:
     """Unfold a tensor into a matrix whose rows are its slices along one axis.
 
     The mode-k unfolding puts the fibers of axis k, the vectors along it, side by side:
@@ -49,7 +51,7 @@ def unfold(tensor, mode=-1):
     return np.moveaxis(array, mode, 0).reshape(array.shape[mode], -1)
 
 
-def singular_values(tensor, mode=-1, count=10):
+def singular_values(tensor: Tensor, mode: int = -1, count: int = 10) -> np.ndarray:
     """Compute the leading singular values of an unfolded tensor, in double precision.
 
     Args:
@@ -83,7 +85,13 @@ def singular_values(tensor, mode=-1, count=10):
     return scipy.linalg.svdvals(matrix)[:count]
 
 
-def spectrum(model, layer=None, mode=-1, count=10, quantized=False):
+def spectrum(
+    model: keras.Model,
+    layer: Selector | None = None,
+    mode: int = -1,
+    count: int = 10,
+    quantized: bool = False,
+) -> dict[str, np.ndarray]:
     """Compute the leading singular values of the kernels of a model.
 
     Args:

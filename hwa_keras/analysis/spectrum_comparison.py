@@ -1,12 +1,16 @@
 """compare_spectra: what training has done to the singular values of kernels."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
+import rich.table
 import scipy.stats
 
 from hwa_keras.analysis.spectrum import named_kernels, selected, spectra_of
+from hwa_keras.core.types import ArrayLike, PathLike, Selector, Self
 from hwa_keras.results.plots import finish, new_axes, next_color
 from hwa_keras.results.tabular import Tabular, plain_table
 from hwa_keras.results.text import plot_text
@@ -66,18 +70,24 @@ class SpectrumComparison(Tabular):
         [0.244, 0.048]
     """
 
-    def __init__(self, first, second, mode=-1, equal_var=False):
+    def __init__(
+        self,
+        first: Mapping[str, ArrayLike],
+        second: Mapping[str, ArrayLike],
+        mode: int = -1,
+        equal_var: bool = False,
+    ) -> None:
         self.first = {k: np.asarray(v, "float64") for k, v in first.items()}
         self.second = {k: np.asarray(v, "float64") for k, v in second.items()}
         self.mode = mode
         self.equal_var = equal_var
 
     @property
-    def kernels(self):
+    def kernels(self) -> list[str]:
         """The paths of the kernels, in the order of the models."""
         return list(self.first)
 
-    def values(self, kernel=None):
+    def values(self, kernel: str | None = None) -> "Difference":
         """The difference of each singular value.
 
         Args:
@@ -92,7 +102,7 @@ class SpectrumComparison(Tabular):
         kernel = self._kernel(kernel)
         return _difference(self.first[kernel], self.second[kernel], self.equal_var)
 
-    def mean(self, kernel=None):
+    def mean(self, kernel: str | None = None) -> "Difference":
         """The difference of the mean of the leading singular values of a model.
 
         Args:
@@ -119,7 +129,7 @@ class SpectrumComparison(Tabular):
             )
         return kernel
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: per kernel one for each value, and their mean."""
         rows = []
         for kernel in self.kernels:
@@ -130,7 +140,7 @@ class SpectrumComparison(Tabular):
             rows.append({"kernel": kernel, "value": "mean", **vars(mean)})
         return rows
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything, the values of each model included, as what JSON can hold."""
         return {
             "mode": self.mode,
@@ -141,12 +151,12 @@ class SpectrumComparison(Tabular):
         }
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The comparison that `to_dict` wrote."""
         keys = "first", "second", "mode", "equal_var"
         return cls(*(content[key] for key in keys))
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """A `rich` table: the means of both sets, the change, t and p."""
         counts = [len(next(iter(s.values()))) for s in (self.first, self.second)]
         heads = [f"first ({counts[0]})", f"second ({counts[1]})", "change", "t", "p"]
@@ -165,7 +175,7 @@ class SpectrumComparison(Tabular):
         title = f"Singular values, mode {self.mode}"
         return plain_table(title, ["kernel", "value", *heads], rows)
 
-    def plot(self, path=None, axes=None):
+    def plot(self, path: PathLike | None = None, axes: Any = None) -> Any:
         """Draw the relative change of each singular value, one line per kernel.
 
         Args:
@@ -178,7 +188,7 @@ class SpectrumComparison(Tabular):
         """
         axes = axes or new_axes()
         for kernel in self.kernels:
-            change = 100 * self.values(kernel).change
+            change = 100 * np.asarray(self.values(kernel).change)
             numbers = np.arange(1, len(change) + 1)
             color = next_color(axes)
             axes.plot(numbers, change, marker="o", label=plot_text(kernel), color=color)
@@ -189,8 +199,14 @@ class SpectrumComparison(Tabular):
 
 
 def compare_spectra(
-    first, second, layer=None, mode=-1, count=10, quantized=False, equal_var=False
-):
+    first: Iterable[keras.Model],
+    second: Iterable[keras.Model],
+    layer: Selector | None = None,
+    mode: int = -1,
+    count: int = 10,
+    quantized: bool = False,
+    equal_var: bool = False,
+) -> SpectrumComparison:
     """Compare the leading singular values of two sets of models of one architecture.
 
     Such as those trained with many and with few wrong bits. Whether the means of both

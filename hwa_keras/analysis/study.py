@@ -2,12 +2,16 @@
 
 import itertools
 import sys
+from concurrent.futures import Executor
+from typing import Any
 
 import keras
 
+from hwa_keras.analysis.points import Points
 from hwa_keras.analysis.study_data import evaluable
 from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data
 from hwa_keras.core.workers import Remote
 from hwa_keras.results import Result
 from hwa_keras.results.estimates import is_precise
@@ -70,19 +74,19 @@ class ChipStudy:
 
     def __init__(
         self,
-        model,
-        data,
+        model: keras.Model,
+        data: Data,
         *,
-        metric=None,
-        chips=25,
-        seed=0,
-        calibration=None,
-        tolerance=None,
-        min_chips=30,
-        batch_size=256,
-        executor=None,
-        verbose=1,
-    ):
+        metric: str | None = None,
+        chips: int | range = 25,
+        seed: int = 0,
+        calibration: Data | None = None,
+        tolerance: float | None = None,
+        min_chips: int = 30,
+        batch_size: int = 256,
+        executor: Executor | None = None,
+        verbose: int = 1,
+    ) -> None:
         self.model, self.data, self.metric = model, data, metric
         self.numbers = _numbers(chips)
         self.seed = check_count("ChipStudy", least=0, seed=seed)
@@ -93,11 +97,11 @@ class ChipStudy:
         _check_stop(tolerance, min_chips, len(self.numbers))
         check_compiled(model)
 
-    def evaluable(self):
+    def evaluable(self) -> dict[str, Any]:
         """The data, as arguments of `evaluate` that are read as often as needed."""
         return evaluable(self.data, self.batch_size)
 
-    def run(self, points):
+    def run(self, points: Points) -> Result:
         """Evaluate each chip at each point.
 
         Args:
@@ -112,7 +116,8 @@ class ChipStudy:
         bar = progress_bar(len(numbers) * len(work.points), self.verbose)
         samples: dict = {point: {} for point in work.points}
         settled: set = set()
-        metric, settings = self.metric, {}
+        metric: Any = self.metric
+        settings: dict[str, Any] = {}
         for part in self._rounds(numbers):
             for found, exact, told in share(part, bar.add):
                 settled, settings = settled | exact, told

@@ -1,8 +1,11 @@
 """Accumulator: sums in an integer register of a few bits."""
 
+from typing import Any
+
 from keras import ops
 
 from hwa_keras.circuits.ranges import checked_bits
+from hwa_keras.core.types import Config, Tensor
 from hwa_keras.quantizers.base import (
     Quantizer,
     family,
@@ -36,7 +39,9 @@ class Accumulator(Quantizer):
         [7.0, 7.0, -8.0]
     """
 
-    def __init__(self, bits, step=1.0, overflow="saturate", **kwargs):
+    def __init__(
+        self, bits: int, step: float = 1.0, overflow: str = "saturate", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.bits = checked_bits(bits, 2, 24)
         if not (is_number(step) and step > 0):
@@ -50,10 +55,10 @@ class Accumulator(Quantizer):
         self.overflow = overflow
 
     @property
-    def precision(self):
+    def precision(self) -> int:
         return self.bits
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         half = 2.0 ** (self.bits - 1)
         low, high = -half * self.step, (half - 1) * self.step
 
@@ -70,7 +75,7 @@ class Accumulator(Quantizer):
 
         return with_pseudo_gradient(inputs, forward, backward)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "bits": self.bits,

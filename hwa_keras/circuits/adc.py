@@ -1,11 +1,15 @@
 """ADC: from the signals of a crossbar to the numbers of a layer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 from hwa_keras.circuits import ranges
 from hwa_keras.circuits.converter import Converter
 from hwa_keras.core.checks import check_choice
+from hwa_keras.core.types import ArrayLike, Config, Tensor
 from hwa_keras.quantizers.base import family
 
 __all__ = ["ADC"]
@@ -53,7 +57,14 @@ class ADC(Converter):
         - Rasch et al., 2021, arXiv:2104.02184, for the code left out.
     """
 
-    def __init__(self, bits, range, per="tile", relative_to="absolute", **kwargs):
+    def __init__(
+        self,
+        bits: int,
+        range: float | Sequence[float] | str,
+        per: str = "tile",
+        relative_to: str = "absolute",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(bits, range, ("calibrated",), **kwargs)
         self.per = check_choice("ADC", ("tile", "column", "layer"), per=per)
         self.relative_to = check_choice(
@@ -76,7 +87,7 @@ class ADC(Converter):
         self._value = self._scalar("output_range", shape=shape)
 
     @property
-    def output_range(self):
+    def output_range(self) -> Tensor | None:
         """The variable of a calibrated range as a tensor, 0 where it is not set.
 
         Its shape is () per layer, `[K, M]` per tile, `[K, C]` per column, of K·M tiles
@@ -89,7 +100,7 @@ class ADC(Converter):
     def _is_set(self):
         return ops.all(self._value.value > 0)
 
-    def set_range(self, values):
+    def set_range(self, values: ArrayLike) -> None:
         """Set a calibrated range.
 
         Args:
@@ -108,7 +119,7 @@ class ADC(Converter):
             )
         self._value.assign(np.broadcast_to(values, shape))
 
-    def bound(self, full_scale=None):
+    def bound(self, full_scale: Tensor | None = None) -> Tensor | None:
         """The bound b of a symmetric range.
 
         Args:
@@ -144,7 +155,9 @@ class ADC(Converter):
             value = ops.repeat(value, self._tile_columns, axis=1)[:, : self._columns]
         return value[0] if value.shape[0] == 1 else value
 
-    def convert(self, y, full_scale=None, training=False):
+    def convert(
+        self, y: Tensor, full_scale: Tensor | None = None, training: bool = False
+    ) -> Tensor:
         """Convert the outputs of tiles.
 
         Args:
@@ -170,10 +183,10 @@ class ADC(Converter):
             bound = self._or_batch(bound, y)
         return ranges.quantized_within(y, bound, self.bits)
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return self.convert(inputs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "per": self.per,

@@ -1,10 +1,14 @@
 """Converter: what DAC and ADC share."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from hwa_keras.circuits import ranges
+from hwa_keras.core.types import Config, Shape, Tensor
 from hwa_keras.quantizers.base import Quantizer
 
 __all__ = ["Converter", "numbers_of"]
@@ -13,7 +17,13 @@ __all__ = ["Converter", "numbers_of"]
 class Converter(Quantizer):
     """What DAC and ADC share: bits, fixed ranges, states of a range that is not set."""
 
-    def __init__(self, bits, range, named, **kwargs):
+    def __init__(
+        self,
+        bits: int,
+        range: float | Sequence[float] | str,
+        named: tuple[str, ...],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.bits = ranges.checked_bits(bits)
         self.range = ranges.checked_range(range, named)
@@ -25,21 +35,21 @@ class Converter(Quantizer):
             )
 
     @property
-    def precision(self):
+    def precision(self) -> int:
         """Bits of a code."""
         return self.bits
 
     @property
-    def is_fixed(self):
+    def is_fixed(self) -> bool:
         """Whether the range is a pair of numbers."""
         return isinstance(self.range, tuple)
 
     @property
-    def step(self):
+    def step(self) -> float | None:
         """The distance between codes of a fixed range, else None."""
         return ranges.step_between(self.bits, *self.range) if self.is_fixed else None
 
-    def bind(self, kernel):
+    def bind(self, kernel: Any) -> None:
         """Build for a kernel, whose path errors name. Does nothing the second time.
 
         Args:
@@ -50,7 +60,7 @@ class Converter(Quantizer):
             self._make_variables(kernel.view.matrix_shape[1], kernel)
             self.built = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._make_variables(input_shape[-1] if input_shape else None)
         super().build(input_shape)
 
@@ -76,7 +86,7 @@ class Converter(Quantizer):
     def _what_is_missing(self):
         return "has a range that is not calibrated. Run calibrate(model, data) first."
 
-    def check_ready(self, path=None):
+    def check_ready(self, path: str | None = None) -> None:
         """Check that the range has values, where this can be seen (not in a trace).
 
         Args:
@@ -142,10 +152,10 @@ class Converter(Quantizer):
             self._is_set(), bound, ops.cast(ranges.batch_bound(x), "float32")
         )
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         value = list(self.range) if self.is_fixed else self.range
         return {**super().get_config(), "bits": self.bits, "range": value}
 

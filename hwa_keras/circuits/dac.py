@@ -1,5 +1,8 @@
 """DAC: from the numbers of a layer to the signals of a crossbar."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,6 +14,7 @@ from hwa_keras.core.checks import (
     check_not_negative,
     check_positive,
 )
+from hwa_keras.core.types import Config, Tensor
 from hwa_keras.quantizers.base import family
 
 __all__ = ["DAC"]
@@ -76,16 +80,16 @@ class DAC(Converter):
 
     def __init__(
         self,
-        bits,
-        range,
-        gradient="clip",
-        decay=0.01,
-        min_unclipped=0.95,
-        start=None,
-        start_batches=100,
-        start_stds=3.0,
-        **kwargs,
-    ):
+        bits: int,
+        range: float | Sequence[float] | str,
+        gradient: str = "clip",
+        decay: float = 0.01,
+        min_unclipped: float = 0.95,
+        start: float | None = None,
+        start_batches: int = 100,
+        start_stds: float = 3.0,
+        **kwargs: Any,
+    ) -> None:
         named = ("batch_max", "example_max", "learned", "calibrated")
         super().__init__(bits, range, named, **kwargs)
         check_not_negative("DAC", decay=decay, min_unclipped=min_unclipped)
@@ -118,7 +122,7 @@ class DAC(Converter):
             self._start = self._scalar("input_range")
 
     @property
-    def input_range(self):
+    def input_range(self) -> Tensor | None:
         """r of a learned or calibrated range as a tensor, 0 where it is not set."""
         if not (self.built and self._needs_values()):
             return None
@@ -138,7 +142,7 @@ class DAC(Converter):
             "calibrate(model, data), or give the range a `start`."
         )
 
-    def set_range(self, value):
+    def set_range(self, value: float | Tensor) -> None:
         """Set r, as calibration does; data of training no longer start it.
 
         Args:
@@ -159,7 +163,7 @@ class DAC(Converter):
             self._shift.assign(0.0)
             self._batches.assign(float(self.start_batches))
 
-    def convert(self, x, training=False):
+    def convert(self, x: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
         """Convert inputs, and tell the bound that was used.
 
         Args:
@@ -222,16 +226,16 @@ class DAC(Converter):
             return ranges.lsq_learned(x, bound, self.bits)
         return ranges.clip_learned(x, bound, self.bits, self.decay, self.min_unclipped)
 
-    def quantized(self, inputs, training=False):
+    def quantized(self, inputs: Tensor, training: bool = False) -> Tensor:
         return self.convert(inputs, training)[0]
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = self.quantized(inputs, bool(training))
         if self.flip_ratio is not None:
             self.flip_ratio.update_state(outputs)
         return outputs
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "gradient": self.gradient,

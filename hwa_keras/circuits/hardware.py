@@ -10,6 +10,7 @@ from hwa_keras import noise as noise_family
 from hwa_keras.core.checks import check_choice, check_count
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Config, Self
 
 __all__ = ["Hardware"]
 
@@ -79,7 +80,7 @@ class Hardware:
     dac: Any = None
     adc: Any = None
     output_noise: Any = None
-    tile: tuple | None = None
+    tile: tuple[int | None, int | None] | None = None
     bound_management: bool = False
     bias: str = "digital"
     device: Any = None
@@ -93,18 +94,18 @@ class Hardware:
         check_choice("Hardware", ("digital", "analog"), bias=self.bias)
 
     @property
-    def has_circuits(self):
+    def has_circuits(self) -> bool:
         """Whether something is described that stands between inputs, tiles and sum."""
         parts = (self.dac, self.adc, self.output_noise, self.tile)
         return self.bias == "analog" or any(part is not None for part in parts)
 
     @property
-    def is_empty(self):
+    def is_empty(self) -> bool:
         """Whether nothing is asked for."""
         own = (self.kernel_quantizer, self.kernel_noise, self.device)
         return not self.has_circuits and all(part is None for part in own)
 
-    def with_settings(self, **settings):
+    def with_settings(self, **settings: Any) -> Self:
         """This description with other parts.
 
         Raises:
@@ -116,7 +117,7 @@ class Hardware:
             raise ValueError(f"Unknown settings {unknown}. Known settings: {known}.")
         return replace(self, **settings)
 
-    def of_bias(self):
+    def of_bias(self) -> Self:
         """The description of the row of the array that holds an analog bias."""
         converters: dict[str, Any] = {"dac": None, "adc": None, "output_noise": None}
         columns = None if self.tile is None else (None, self.tile[1])
@@ -124,11 +125,11 @@ class Hardware:
             self, kernel_quantizer=None, tile=columns, bias="digital", **converters
         )
 
-    def copies(self):
+    def copies(self) -> dict[str, Any]:
         """{name: a copy of that part, or None}, for one kernel."""
         return {name: replicate(getattr(self, name)) for name in _FAMILIES}
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {n: f.serialize(getattr(self, n)) for n, f in _FAMILIES.items()}
         return {
             **config,
@@ -139,7 +140,7 @@ class Hardware:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         for name, family in (*_FAMILIES.items(), ("device", devices)):
             config[name] = family.deserialize(config.get(name))

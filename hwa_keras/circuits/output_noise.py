@@ -1,9 +1,12 @@
 """OutputNoise: the noise of the circuits that read a layer's outputs."""
 
+from typing import Any
+
 import keras
 
 from hwa_keras.core import modes, random
 from hwa_keras.core.checkpoint import SavesSeeds
+from hwa_keras.core.types import Config, Seed, Tensor
 from hwa_keras.noise.base import family
 from hwa_keras.noise.gaussian import AdditiveGaussian
 
@@ -34,27 +37,31 @@ class OutputNoise(SavesSeeds, AdditiveGaussian):
 
     def __init__(
         self,
-        std,
-        relative_to="absolute",
-        always=False,
-        seed=None,
-        scale=1.0,
-        **kwargs,
-    ):
+        std: float,
+        relative_to: str = "absolute",
+        always: bool = False,
+        seed: int | None = None,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(std, relative_to=relative_to, scale=scale, **kwargs)
         self.always = bool(always)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs, seed=None, training=None):
+    def call(
+        self, inputs: Tensor, seed: Seed | None = None, training: bool | None = None
+    ) -> Tensor:
         if seed is None:
             if not (modes.current().is_noisy(training) or self.always):
                 return inputs
             seed = random.next_seed(self.seed_generator)
         return super().call(inputs, seed)
 
-    def compute_output_spec(self, inputs, seed=None, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, seed: Seed | None = None, training: bool | None = None
+    ) -> Any:
         return super().compute_output_spec(inputs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "always": self.always, "seed": self.seed}

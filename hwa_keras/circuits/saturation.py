@@ -1,8 +1,11 @@
 """Saturation: the ends of the range of an amplifier or a register."""
 
+from typing import Any
+
 from keras import ops
 
 from hwa_keras.circuits.ranges import checked_pair
+from hwa_keras.core.types import Config, Tensor
 from hwa_keras.quantizers.base import (
     Quantizer,
     family,
@@ -33,7 +36,14 @@ class Saturation(Quantizer):
         [0.0, 3.0, 6.0]
     """
 
-    def __init__(self, low, high, smooth=False, gradient="true", **kwargs):
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        smooth: bool = False,
+        gradient: str = "true",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.low, self.high = checked_pair(low, high, finite=smooth)
         if gradient not in ("true", "straight_through"):
@@ -44,7 +54,7 @@ class Saturation(Quantizer):
         self.smooth = bool(smooth)
         self.gradient = gradient
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
 
         def forward(x):
@@ -61,7 +71,7 @@ class Saturation(Quantizer):
 
         return with_pseudo_gradient(inputs, forward, backward)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "low": self.low,

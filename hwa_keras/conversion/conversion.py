@@ -1,5 +1,8 @@
 """to_hwa and to_digital: a Keras model onto hardware, by rules, and back."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import rich.console
 import rich.table
@@ -16,23 +19,26 @@ from hwa_keras.conversion.hardware_model import (
 from hwa_keras.conversion.rules import Rules
 from hwa_keras.core.keras_private import become, forget_compiled
 from hwa_keras.core.kernels import find_kernels, hardware_kernels
+from hwa_keras.core.types import Seed, Selector, Tensor
 from hwa_keras.devices.device import for_kernels
+from hwa_keras.noise import Noise
+from hwa_keras.quantizers import Quantizer
 
 __all__ = ["print_conversion", "to_digital", "to_hwa"]
 
 
 def to_hwa(
-    model,
-    kernel_quantizer=None,
-    kernel_noise=None,
-    rules=None,
-    skip=(),
-    seed=None,
-    verbose=1,
+    model: keras.Model,
+    kernel_quantizer: str | Quantizer | Callable[[Tensor], Tensor] | None = None,
+    kernel_noise: str | Noise | Callable[[Tensor, Seed], Tensor] | None = None,
+    rules: Sequence[tuple[Selector, Hardware | dict[str, Any] | None]] | None = None,
+    skip: Selector | Sequence[Selector] = (),
+    seed: int | None = None,
+    verbose: int = 1,
     *,
-    hardware=None,
-    kernels=None,
-):
+    hardware: Hardware | None = None,
+    kernels: Selector | Sequence[Selector] | None = None,
+) -> keras.Model:
     """Have the layers of a built Keras model compute on hardware, in place.
 
     The model stays what it is: its class, its `call`, `train_step`, losses, outputs,
@@ -120,7 +126,7 @@ def to_hwa(
     return model
 
 
-def to_digital(model):
+def to_digital(model: keras.Model) -> keras.Model:
     """Have the layers of a model compute as Keras does again, in place.
 
     Args:

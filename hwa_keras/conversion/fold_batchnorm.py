@@ -27,7 +27,7 @@ _TRANSPARENT = (
 )
 
 
-def fold_batchnorm(model, verbose=1):
+def fold_batchnorm(model: keras.Model, verbose: int = 1) -> keras.Model:
     """A copy of a model with its batch normalizations folded into kernels and biases.
 
     At inference a batch normalization is a scale and an offset of each channel. Where

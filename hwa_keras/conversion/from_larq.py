@@ -56,7 +56,7 @@ _ADVICE = {
 }
 
 
-def from_larq(model):
+def from_larq(model: Any) -> keras.Model:
     """Carry a Larq model over to Keras 3, with hardware layers and the same weights.
 
     Larq's layers become hardware layers: `QuantDense` an `HWADense`, `QuantConv1D`,

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 
@@ -12,6 +12,7 @@ from hwa_keras.core.hardware_kernel import variable_at
 from hwa_keras.core.keras_private import attributes, become, serialized_as
 from hwa_keras.core.kernels import find_kernels, hardware_kernels
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config
 from hwa_keras.layers.base import HardwareLayer
 from hwa_keras.layers.conversion import (
     convert_layer,
@@ -46,31 +47,31 @@ class HardwareModel(SavesSeeds):
     digital_class: type
     digital = ()
 
-    def noises(self):
+    def noises(self) -> list[Any]:
         """All elementary noises of the model's kernels and of their outputs."""
         return [noise for k in hardware_kernels(self) for noise in k.noises()]
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"Kernels of '{self.name}' are on hardware, and would become codes. Call "
             "hwa_keras.to_digital(model) first."
         )
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force: bool = False) -> Any:
         check_ranges(self)
         return super().make_test_function(force)
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force: bool = False) -> Any:
         check_ranges(self)
         return super().make_predict_function(force)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Config) -> None:
         # Keras takes every model that is compiled to have an optimizer.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if getattr(self, "optimizer", None) is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         with serialized_as(self, self.digital_class):
             model = keras.saving.serialize_keras_object(self)
         model.pop("compile_config", None)
@@ -81,7 +82,9 @@ class HardwareModel(SavesSeeds):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Any:
         model = keras.saving.deserialize_keras_object(
             config["model"], custom_objects=custom_objects
         )

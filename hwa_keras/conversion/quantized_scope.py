@@ -1,7 +1,9 @@
 """quantized_scope: read a model's kernels as the hardware gets them."""
 
 import contextlib
+from collections.abc import Iterator
 
+import keras
 from keras import ops
 
 from hwa_keras.core.keras_private import compiled_apart
@@ -12,7 +14,7 @@ __all__ = ["quantized_scope"]
 
 
 @contextlib.contextmanager
-def quantized_scope(model):
+def quantized_scope(model: keras.Model) -> Iterator[None]:
     """Within the scope, the kernels of a model are their quantized values.
 
     `get_weights`, `save_weights`, `layer.kernel` and calls all see them; after the

@@ -21,7 +21,7 @@ _CONVOLUTIONS = (
 )
 
 
-def unroll_convolutions(model, most_weights=2**24):
+def unroll_convolutions(model: keras.Model, most_weights: int = 2**24) -> keras.Model:
     """A copy of a model whose convolutions multiply the whole input at once.
 
     "Unrolled linear": a convolution of an input of H × W × C becomes a dense layer on

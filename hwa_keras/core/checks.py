@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -14,7 +15,7 @@ __all__ = [
 ]
 
 
-def is_number(value):
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a real number, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 

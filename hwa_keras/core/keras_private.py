@@ -92,7 +92,7 @@ def _rewrapped(wrapper, method):
         code, wrapper.__globals__, wrapper.__name__, wrapper.__defaults__, cells
     )
     made.__kwdefaults__ = wrapper.__kwdefaults__
-    made.__wrapped__ = method
+    made.__wrapped__ = method  # type: ignore[attr-defined]
     return made
 
 

@@ -136,7 +136,7 @@ def kernels_of(model, kernels=None):
     return found
 
 
-def hardware_kernels(model):
+def hardware_kernels(model: keras.Model) -> list[HardwareKernel]:
     """The `HardwareKernel`s of a model, in the order of its layers."""
     return [k.hardware for k in find_kernels(model)[0] if k.hardware is not None]
 

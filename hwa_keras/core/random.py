@@ -24,12 +24,15 @@ Reference:
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from hwa_keras import backend
 from hwa_keras.core import modes
+from hwa_keras.core.types import Seed, Tensor
 
 __all__ = [
     "bernoulli",
@@ -57,7 +60,7 @@ _SIN = (-0.00460165786, 0.079680033, -0.64596351, 1.57079637)
 _COS = (-0.0203985814, 0.253594935, -1.2336967, 0.99999994)
 
 
-def seed_from(seed):
+def seed_from(seed: int) -> Seed:
     """Turn an integer into a seed tensor.
 
     Args:
@@ -81,7 +84,7 @@ def seed_from(seed):
     return ops.convert_to_tensor(words, dtype="uint32")
 
 
-def next_seed(generator):
+def next_seed(generator: Any) -> Seed:
     """Advance a `keras.random.SeedGenerator` and return the seed it stood at.
 
     Where reads are frozen or off (see `hwa_keras.core.modes`) it is not advanced. Under
@@ -94,12 +97,12 @@ def next_seed(generator):
     return seed if replica is None else fold_in(seed, replica)
 
 
-def is_seed_state(variable):
+def is_seed_state(variable: Any) -> bool:
     """Whether a variable is the state of a `keras.random.SeedGenerator`."""
     return variable.name == "seed_generator_state"
 
 
-def fold_in(seed, data):
+def fold_in(seed: Seed, data: int | Tensor) -> Seed:
     """Derive the seed of an independent stream from a seed and an integer.
 
     Args:
@@ -113,7 +116,7 @@ def fold_in(seed, data):
     return ops.concatenate(_threefry(seed, data, ops.ones_like(data)))
 
 
-def bits(shape, seed):
+def bits(shape: tuple[int, ...], seed: Seed) -> tuple[Tensor, Tensor]:
     """Draw two independent arrays of 32 random bits.
 
     Args:
@@ -127,7 +130,7 @@ def bits(shape, seed):
     return ops.reshape(first, shape), ops.reshape(second, shape)
 
 
-def uniform(shape, seed):
+def uniform(shape: tuple[int, ...], seed: Seed) -> Tensor:
     """Draw `float32` numbers uniform on the open interval (0, 1).
 
     The numbers are the mid-points of 2**23 equal bins, so neither 0 nor 1 occurs.
@@ -139,7 +142,9 @@ def uniform(shape, seed):
     return _to_unit(bits(shape, seed)[0])
 
 
-def bernoulli(shape, seed, probability):
+def bernoulli(
+    shape: tuple[int, ...], seed: Seed, probability: float | Tensor
+) -> Tensor:
     """Draw what happens with a probability, however small.
 
     `uniform(shape, seed) < p` never happens below p = 2**-24 and is off by up to 2**-24
@@ -172,7 +177,9 @@ def bernoulli(shape, seed, probability):
     return ops.logical_or(happens, ops.greater_equal(p, 2.0**32))
 
 
-def bernoulli_bits(shape, seed, probabilities):
+def bernoulli_bits(
+    shape: tuple[int, ...], seed: Seed, probabilities: Sequence[float | Tensor]
+) -> Tensor:
     """Draw integers of which each bit is 1 with a probability of its own.
 
     Each bit compares a word of 32 random bits with its probability in units of 2**-32:
@@ -197,7 +204,7 @@ def bernoulli_bits(shape, seed, probabilities):
     return integers
 
 
-def normal(shape, seed, pair=False):
+def normal(shape: tuple[int, ...], seed: Seed, pair: bool = False) -> Tensor:
     """Draw standard normal `float32` numbers by the method of Box and Muller.
 
     Of two words of bits one gives the radius √(−2 ln u) and one the angle; the pair is

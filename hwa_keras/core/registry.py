@@ -6,10 +6,14 @@ which gives every family the trio that Keras users expect: `get`, `serialize`,
 """
 
 import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 
 PACKAGE = "hwa_keras"
+
+_Member = TypeVar("_Member", bound=type)
 
 
 class Family:
@@ -23,13 +27,15 @@ class Family:
         base: A class whose objects are members too, registered or not; or None.
     """
 
-    def __init__(self, kind, takes_callables=False):
+    def __init__(self, kind: str, takes_callables: bool = False) -> None:
         self.kind = kind
         self.takes_callables = takes_callables
-        self.base = None
+        self.base: type | None = None
         self._members = {}
 
-    def register(self, *aliases, package=None):
+    def register(
+        self, *aliases: str, package: str | None = None
+    ) -> Callable[[_Member], _Member]:
         """Class decorator: name a class, and let files that hold its objects load.
 
         Afterwards `get` takes the aliases and the name of the class, and `.keras` files
@@ -83,11 +89,11 @@ class Family:
                     f"{', '.join(self.aliases())}."
                 )
 
-    def aliases(self):
+    def aliases(self) -> list[str]:
         """The known names, sorted."""
         return sorted(self._members)
 
-    def get(self, identifier, **kwargs):
+    def get(self, identifier: Any, **kwargs: Any) -> Any:
         """Resolve None, a name, a configuration or an object.
 
         Args:
@@ -161,7 +167,7 @@ class Family:
             )
         return cls(**kwargs)
 
-    def serialize(self, member):
+    def serialize(self, member: Any) -> Any:
         """The configuration of a member, for `deserialize`."""
         config = keras.saving.serialize_keras_object(member)
         if isinstance(config, dict):
@@ -169,7 +175,7 @@ class Family:
             config.pop("build_config", None)
         return config
 
-    def deserialize(self, config):
+    def deserialize(self, config: Any) -> Any:
         """The member that a configuration of `serialize` describes."""
         return keras.saving.deserialize_keras_object(config)
 

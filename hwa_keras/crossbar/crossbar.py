@@ -1,5 +1,6 @@
 """Crossbar: the description of hardware whose tiles are crossbars of devices."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,8 +9,10 @@ import keras
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.core.checks import check_choice, check_positive
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Self
 from hwa_keras.crossbar.wired import Wired
 from hwa_keras.devices.conductance import ConductanceDevice
+from hwa_keras.devices.device import Device
 from hwa_keras.noise import ProgrammingNoise
 
 __all__ = ["Crossbar"]
@@ -68,15 +71,15 @@ class Crossbar(Hardware):
 
     def __init__(
         self,
-        device,
-        rows=None,
-        columns=None,
-        wire=None,
-        ir_drop="off",
-        v_read=None,
-        t_read=None,
-        **hardware,
-    ):
+        device: str | Device | None,
+        rows: int | None = None,
+        columns: int | None = None,
+        wire: float | Sequence[float] | None = None,
+        ir_drop: str = "off",
+        v_read: float | None = None,
+        t_read: float | None = None,
+        **hardware: Any,
+    ) -> None:
         if rows is not None or columns is not None:
             hardware["tile"] = (rows, columns)
         super().__init__(device=device, **hardware)
@@ -115,21 +118,21 @@ class Crossbar(Hardware):
         return ProgrammingNoise(device)
 
     @property
-    def rows(self):
+    def rows(self) -> int | None:
         """Most rows of a tile, or None."""
         return self.tile and self.tile[0]
 
     @property
-    def columns(self):
+    def columns(self) -> int | None:
         """Most columns of a tile, or None."""
         return self.tile and self.tile[1]
 
-    def with_settings(self, **settings):
+    def with_settings(self, **settings: Any) -> Self:
         if self._noise_follows:
             settings.setdefault("kernel_noise", None)
         return super().with_settings(**settings)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         if self._noise_follows:
             config["kernel_noise"] = None

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from hwa_keras.core.checks import check_count
+from hwa_keras.core.types import Shape, Tensor
 
 __all__ = ["Tiling"]
 
@@ -54,7 +55,7 @@ class Tiling:
             object.__setattr__(self, name, check_count("Tiling", **{name: value}))
 
     @property
-    def tile_shape(self):
+    def tile_shape(self) -> tuple[int, int]:
         """Rows and columns of a tile, filled up: `(r, c)`."""
         return (
             min(self.tile_rows or self.rows, self.rows),
@@ -62,13 +63,13 @@ class Tiling:
         )
 
     @property
-    def grid(self):
+    def grid(self) -> tuple[int, int]:
         """Numbers of row tiles and of column tiles: `(K, M)`."""
         r, c = self.tile_shape
         return -(-self.rows // r), -(-self.columns // c)
 
     @property
-    def is_single(self):
+    def is_single(self) -> bool:
         """Whether one tile holds the whole matrix."""
         return self.grid == (1, 1)
 
@@ -77,7 +78,7 @@ class Tiling:
         (k, m), (r, c) = self.grid, self.tile_shape
         return k * r, m * c
 
-    def cut(self, matrix):
+    def cut(self, matrix: Tensor) -> Tensor:
         """The tiles of a matrix.
 
         Args:
@@ -99,7 +100,7 @@ class Tiling:
             matrix = ops.pad(matrix, [(0, after[0]), (0, after[1])])
         return ops.transpose(ops.reshape(matrix, (k, r, m, c)), (0, 2, 1, 3))
 
-    def join(self, tiles):
+    def join(self, tiles: Tensor) -> Tensor:
         """The matrix of its tiles: the inverse of `cut`.
 
         Args:
@@ -111,7 +112,7 @@ class Tiling:
         matrix = ops.reshape(ops.transpose(tiles, (0, 2, 1, 3)), self._filled)
         return matrix[: self.rows, : self.columns]
 
-    def by_column(self, values):
+    def by_column(self, values: Tensor) -> Tensor:
         """One value of each tile, repeated for each of the tile's columns.
 
         Args:
@@ -128,7 +129,7 @@ class Tiling:
         """
         return ops.repeat(values, self.tile_shape[1], axis=1)[:, : self.columns]
 
-    def split_inputs(self, x):
+    def split_inputs(self, x: Tensor) -> Tensor:
         """The inputs on the rows of each row tile.
 
         Args:
@@ -149,7 +150,7 @@ class Tiling:
             x = ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, after)])
         return ops.reshape(x, (*ops.shape(x)[:-1], k, r))
 
-    def sums_shape(self, shape):
+    def sums_shape(self, shape: Shape) -> Shape:
         """The shape of the sums of a column in each row tile.
 
         Args:
@@ -162,7 +163,7 @@ class Tiling:
             return tuple(shape)
         return (*shape[:-1], self.grid[0], shape[-1])
 
-    def used(self):
+    def used(self) -> np.ndarray:
         """Which places of the tiles hold weights.
 
         Returns:

@@ -1,14 +1,17 @@
 """Wired: devices behind the wires of a crossbar."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from keras import ops
 
 from hwa_keras import devices
 from hwa_keras.core.checks import check_choice, check_not_negative
+from hwa_keras.core.types import Config, Seed, Self, Tensor
 from hwa_keras.crossbar import wires
 from hwa_keras.devices.conductance import ConductanceDevice
 from hwa_keras.devices.device import register
+from hwa_keras.devices.mapping import Mapping
 
 __all__ = ["Wired"]
 
@@ -44,7 +47,7 @@ class Wired(ConductanceDevice):
     """
 
     device: ConductanceDevice
-    wire: tuple
+    wire: tuple[float, float]
     ir_drop: str = "closed_form"
     needs_shapes = True
 
@@ -67,52 +70,52 @@ class Wired(ConductanceDevice):
         check_choice("Wired", ("closed_form", "exact"), ir_drop=self.ir_drop)
 
     @property
-    def drifts(self):
+    def drifts(self) -> bool:
         return self.device.drifts
 
     @property
-    def g_min(self):
+    def g_min(self) -> float:
         return self.device.g_min
 
     @property
-    def g_max(self):
+    def g_max(self) -> float:
         return self.device.g_max
 
     @property
-    def g_u(self):
+    def g_u(self) -> float:
         return self.device.g_u
 
     @property
-    def per(self):
+    def per(self) -> str:
         return self.device.per
 
     @property
-    def mapping(self):
+    def mapping(self) -> Mapping:
         return self.device.mapping
 
-    def check_time(self, t):
+    def check_time(self, t: float | Tensor) -> float:
         return self.device.check_time(t)
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> Self:
         return replace(self, device=self.device.for_kernel(kernel))
 
-    def for_network(self, count, largest):
+    def for_network(self, count: int, largest: float | None) -> list[Self]:
         own = self.device.for_network(count, largest)
         return [replace(self, device=device) for device in own]
 
-    def with_range(self, g_u):
+    def with_range(self, g_u: float | tuple[float, ...]) -> Self:
         return replace(self, device=self.device.with_range(g_u))
 
-    def weight_range(self, weights):
+    def weight_range(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         return self.device.weight_range(weights)
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         return self.device.programming_std(g)
 
-    def written(self, g, z):
+    def written(self, g: Tensor, z: Tensor) -> Tensor:
         return self.device.written(g, z)
 
-    def attenuation(self, g, held):
+    def attenuation(self, g: Tensor, held: Tensor) -> Tensor:
         if self.ir_drop == "exact":
             return ops.divide_no_nan(self.effective(held), held)
         self._check_closed_form(g)
@@ -123,13 +126,15 @@ class Wired(ConductanceDevice):
         g = ops.maximum(g, empty)
         return 1.0 / (1.0 + wires.drop(g, r_row, r_column, _DEGREE))
 
-    def write(self, g, seed):
+    def write(self, g: Tensor, seed: Seed) -> dict[str, Tensor]:
         return self.device.write(g, seed)
 
-    def conductances(self, state, t, z=None):
+    def conductances(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         return self.effective(self.device.conductances(state, t, z))
 
-    def effective(self, g):
+    def effective(self, g: Tensor) -> Tensor:
         """G_eff of conductances `[..., rows, columns]`, µS."""
         if self.ir_drop == "exact":
             return wires.exact(g, self.wire[0], self.wire[1], self.g_max)
@@ -149,22 +154,22 @@ class Wired(ConductanceDevice):
                 "Take a smaller tile, or ir_drop='exact'."
             )
 
-    def moments(self, g):
+    def moments(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance behind the wires, to first order in the errors."""
         mean, variance = self.device.moments(g)
         behind = self.effective(mean)
         return behind, variance * ops.square(ops.divide_no_nan(behind, mean))
 
-    def draw_read_noise(self, shape, seed):
+    def draw_read_noise(self, shape: tuple[int, ...], seed: Seed) -> Tensor | None:
         return self.device.draw_read_noise(shape, seed)
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         return self.device.oracle_gain(state, t)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {"wire": list(self.wire), "ir_drop": self.ir_drop}
         return {"device": devices.serialize(self.device), **config}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "device": devices.deserialize(config["device"])})

@@ -17,6 +17,8 @@ import math
 import numpy as np
 from keras import ops
 
+from hwa_keras.core.types import Tensor
+
 __all__ = ["closed_form", "condition", "currents", "drop", "exact", "power"]
 
 _SIEMENS = 1e-6  # of a µS
@@ -25,7 +27,7 @@ _MOST_CONDITION = 1e4
 _MOST_ELEMENTS = 2**22  # of the currents that are held at once
 
 
-def closed_form(g, r_row, r_column):
+def closed_form(g: Tensor, r_row: float, r_column: float) -> Tensor:
     """Effective conductances to first order: G_eff ≈ G/(1 + α + β).
 
     α_ij = r_row·Σ_l (min(j, l) + 1)·g_il and β_ij = r_column·Σ_l (m − max(i, l))·g_lj:
@@ -48,7 +50,7 @@ def closed_form(g, r_row, r_column):
     return g / (1.0 + drop(g, r_row, r_column))
 
 
-def drop(g, r_row, r_column, degree=None):
+def drop(g: Tensor, r_row: float, r_column: float, degree: int | None = None) -> Tensor:
     """α + β of the closed form: what the wires drop over what the devices see.
 
     From device to device α grows by the current that is left in the row, r_row·Σ_{l ≥
@@ -115,7 +117,7 @@ def _polynomials(size, degree):
     return np.linalg.qr(powers)[0]
 
 
-def exact(g, r_row, r_column, g_max=100.0):
+def exact(g: Tensor, r_row: float, r_column: float, g_max: float = 100.0) -> Tensor:
     """Effective conductances: the currents at the ends of the columns per volt.
 
     Each row is driven alone, and the currents found by conjugate gradients. With
@@ -161,7 +163,9 @@ def exact(g, r_row, r_column, g_max=100.0):
     return ops.reshape(found[:, :m], shape) / _SIEMENS
 
 
-def currents(g, v, r_row, r_column, g_max=100.0):
+def currents(
+    g: Tensor, v: Tensor, r_row: float, r_column: float, g_max: float = 100.0
+) -> Tensor:
     """The currents through the devices.
 
     Args:
@@ -181,7 +185,9 @@ def currents(g, v, r_row, r_column, g_max=100.0):
     return roots * _solve(roots, b, r_row, r_column, steps)
 
 
-def power(g, v, r_row, r_column, g_max=100.0):
+def power(
+    g: Tensor, v: Tensor, r_row: float, r_column: float, g_max: float = 100.0
+) -> tuple[Tensor, Tensor]:
     """The power that devices and wires take, whose sum is Σ_i v_i·I_i.
 
     Args:
@@ -203,7 +209,9 @@ def power(g, v, r_row, r_column, g_max=100.0):
     return devices, rows + columns
 
 
-def condition(shape, r_row, r_column, g_max):
+def condition(
+    shape: tuple[int, int], r_row: float, r_column: float, g_max: float
+) -> float:
     """A bound on the condition number of the equations: 1 + ‖S·(A + B)·S‖.
 
     Args:

@@ -75,7 +75,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool = True,
         transform: Callable[[Any, np.random.Generator], Any] | None = None,
         drop_remainder: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         if batch_size < 1 or seed < 0:
             raise ValueError(

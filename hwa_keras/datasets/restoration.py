@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hwa_keras.core.checks import check_count
+from hwa_keras.core.types import ArrayLike
 from hwa_keras.datasets.text import Text
 
 __all__ = ["Restoration", "restoration"]
@@ -41,12 +42,12 @@ class Restoration(NamedTuple):
     target_characters: str
 
     @property
-    def vocabularies(self):
+    def vocabularies(self) -> tuple[int, ...]:
         """Numbers of source and of target tokens."""
         characters = self.source_characters, self.target_characters
         return tuple(len(each) + _FIRST for each in characters)
 
-    def written(self, tokens):
+    def written(self, tokens: ArrayLike) -> str:
         """The text of target tokens, up to the end token."""
         tokens = np.asarray(tokens).tolist()
         if END in tokens:
@@ -55,7 +56,9 @@ class Restoration(NamedTuple):
         return "".join(characters)
 
 
-def restoration(text, length=32, train="train", test="test"):
+def restoration(
+    text: Text, length: int = 32, train: str = "train", test: str = "test"
+) -> Restoration:
     """Make a translation task of a running text: restore case and punctuation.
 
     The text is cut, at `<unk>`, at line ends and between words, into pieces of at most

@@ -47,7 +47,7 @@ class Windows(keras.utils.PyDataset):
         ([[2, 3], [8, 9]], [[3, 4], [9, 10]], 2)
     """
 
-    def __init__(self, tokens: Any, batch_size: int = 20, length: int = 35):
+    def __init__(self, tokens: Any, batch_size: int = 20, length: int = 35) -> None:
         super().__init__()
         tokens = np.asarray(tokens)
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":

@@ -13,13 +13,20 @@ from hwa_keras.core.keras_private import become
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
 from hwa_keras.core.substitution import stateless
+from hwa_keras.core.types import Data
 
 __all__ = ["adapt_batchnorm", "calibration_batches", "reestimate"]
 
 _REMAINDER = 0.015  # What the old statistics count for after all batches.
 
 
-def adapt_batchnorm(model, calibration, momentum=None, batches=13, batch_size=200):
+def adapt_batchnorm(
+    model: keras.Model,
+    calibration: Data,
+    momentum: float | None = None,
+    batches: int = 13,
+    batch_size: int = 200,
+) -> keras.Model:
     """Re-estimate the batch-norm statistics of a model on hardware (AdaBS).
 
     Drift and noise shift and scale what reaches a batch normalization, whose moving

@@ -11,6 +11,7 @@ from hwa_keras.core.keras_private import forget_compiled
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data
 from hwa_keras.deployment.batchnorm import calibration_batches
 
 __all__ = ["calibrate"]
@@ -21,14 +22,14 @@ _METHODS = ("quantile", "max", "std")
 
 
 def calibrate(
-    model,
-    data,
-    method="quantile",
-    quantile=0.9999,
-    stds=3.0,
-    batches=13,
-    batch_size=200,
-):
+    model: keras.Model,
+    data: Data,
+    method: str = "quantile",
+    quantile: float = 0.9999,
+    stds: float = 3.0,
+    batches: int = 13,
+    batch_size: int = 200,
+) -> keras.Model:
     """Set the ranges of DACs and ADCs from a few batches, in one pass, untrained.
 
     The batches run through the model as at inference, without converters and without

@@ -1,6 +1,6 @@
 """A chip: a model whose kernels were written to devices once, and age."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -16,9 +16,10 @@ from hwa_keras.conversion.hardware_model import (
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.keras_private import become, forget_compiled, unlocked
-from hwa_keras.core.kernels import distinct, find_kernels, hardware_kernels
+from hwa_keras.core.kernels import Kernel, distinct, find_kernels, hardware_kernels
 from hwa_keras.core.modes import current, hardware_mode
-from hwa_keras.deployment.compensation import as_compensation
+from hwa_keras.core.types import Config, Tensor
+from hwa_keras.deployment.compensation import Compensation, as_compensation
 from hwa_keras.deployment.tile import READ_NOISES, Tile
 
 __all__ = ["Chip", "make_chip"]
@@ -60,18 +61,18 @@ class Chip(HardwareModel):
     _programmed_statistics: Any = None
 
     @property
-    def tiles(self):
+    def tiles(self) -> list[Tile]:
         """The `Tile`s, in the order of the model's layers."""
         return [k.hardware.tile for k in self.programmed_kernels()]
 
-    def programmed_kernels(self):
+    def programmed_kernels(self) -> list[Kernel]:
         """The `Kernel`s that are on tiles, in the order of the model's layers."""
         found = find_kernels(self)[0]
         return [
             k for k in found if k.hardware is not None and k.hardware.tile is not None
         ]
 
-    def write(self, seed):
+    def write(self, seed: int) -> None:
         """Program the same weights onto devices drawn anew, and set t = 0.
 
         Layers with mismatch of their own, which have a method `draw_chip(seed)`, draw
@@ -91,7 +92,7 @@ class Chip(HardwareModel):
         self.seed = seed
         self.t = 0.0
 
-    def reset(self):
+    def reset(self) -> None:
         """Take back what calibrations and calls have changed.
 
         These are batch-norm statistics, corrections of outputs and recurrent states.
@@ -103,7 +104,7 @@ class Chip(HardwareModel):
                 kernel.hardware.correction.reset()
         self.reset_states()
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """Have stateful layers, recurrent or spiking, begin anew."""
         for layer in self._flatten_layers():
             if getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
@@ -125,27 +126,27 @@ class Chip(HardwareModel):
         return self._programmed_statistics()
 
     @property
-    def t(self):
+    def t(self) -> float:
         """Seconds since the end of programming; set it to let the chip age."""
         return float(ops.convert_to_numpy(self.tiles[0].clock.value))
 
     @t.setter
-    def t(self, value):
+    def t(self, value: float) -> None:
         seconds = ops.convert_to_tensor(self.check_time(value), dtype="float32")
         for tile in self.tiles:
             tile.settle(seconds)
 
-    def check_time(self, t):
+    def check_time(self, t: float | Tensor) -> float:
         """Return a time in seconds as a float, if all devices can be read then."""
         return [tile.device.check_time(t) for tile in self.tiles][0]
 
     @property
-    def compensation(self):
+    def compensation(self) -> str:
         """How drift is compensated, as the name of a `Compensation`."""
         return self.tiles[0].compensation.name
 
     @compensation.setter
-    def compensation(self, value):
+    def compensation(self, value: str | Compensation) -> None:
         compensation = as_compensation(value)
         if compensation.name == self.compensation:
             return
@@ -157,19 +158,21 @@ class Chip(HardwareModel):
             forget_compiled(self)  # What was compiled reads the gains of before.
 
     @property
-    def read_noise(self):
+    def read_noise(self) -> str:
         """Whether reads are noisy: "per_call", "frozen" or "off"."""
         return self.tiles[0].read_noise
 
     @read_noise.setter
-    def read_noise(self, value):
+    def read_noise(self, value: str) -> None:
         check_choice("a chip", READ_NOISES, read_noise=value)
         for tile in self.tiles:
             tile.read_noise = value
             tile.settle(tile.clock.value)
         forget_compiled(self)  # What was compiled reads its kernels the old way.
 
-    def __call__(self, *args, t=None, **kwargs):
+    def __call__(
+        self, *args: Any, t: float | Tensor | None = None, **kwargs: Any
+    ) -> Any:
         changes = {}
         if t is not None:
             is_number = isinstance(t, (int, float, np.number, np.ndarray))
@@ -181,7 +184,7 @@ class Chip(HardwareModel):
         with hardware_mode(**changes):
             return super().__call__(*args, **kwargs)
 
-    def generate(self, *args, **kwargs):
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
         """What the model's own `generate` gives on the chip, at its time `t`."""
         own = getattr(super(), "generate", None)
         if own is None:
@@ -192,17 +195,17 @@ class Chip(HardwareModel):
             )
         return own(*args, **kwargs)
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"'{self.name}' is a chip, whose weights were written once: it does not "
             "train. Train the model that it was made from, and program it again."
         )
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> Config | None:
         config = super().get_compile_config()
         return config and {**config, "optimizer": None}  # A chip does not train.
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "tiles": [
@@ -220,7 +223,9 @@ class Chip(HardwareModel):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Any:
         model = HardwareModel.from_config(config, custom_objects)
         # By the paths that were saved: Keras numbers the names of layers made anew.
         kernels = _by_path(model)

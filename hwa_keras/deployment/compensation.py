@@ -72,7 +72,7 @@ class Compensation:
             )
 
     @property
-    def name(self):
+    def name(self) -> str:
         parts = [self.kind]
         parts += ["columns"] if self.per == "column" else []
         parts += ["ideal"] if self.reference == "ideal" else []

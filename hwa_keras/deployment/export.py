@@ -1,6 +1,8 @@
 """Export: a chip or a model as a SavedModel or a .tflite file."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import rich.table
 from keras import ops
 
 from hwa_keras.core.modes import hardware_mode
+from hwa_keras.core.types import Data, PathLike
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.signature import TIME, inputs_by_name, outputs_by_name
 from hwa_keras.deployment.whole_export import write_whole
@@ -16,7 +19,14 @@ from hwa_keras.deployment.whole_export import write_whole
 __all__ = ["export", "export_tflite", "verify_export"]
 
 
-def export(model, path, read_noise="off", overwrite=False, example=None, verbose=1):
+def export(
+    model: keras.Model,
+    path: PathLike,
+    read_noise: str = "off",
+    overwrite: bool = False,
+    example: Data | None = None,
+    verbose: int = 1,
+) -> list[Any] | None:
     """Write a chip or a model as a SavedModel.
 
     Of a chip, the signature `serve(x, t)` takes the inputs and the seconds since the
@@ -87,8 +97,13 @@ def export(model, path, read_noise="off", overwrite=False, example=None, verbose
 
 
 def export_tflite(
-    model, path, read_noise="off", overwrite=False, example=None, verbose=1
-):
+    model: keras.Model,
+    path: PathLike,
+    read_noise: str = "off",
+    overwrite: bool = False,
+    example: Data | None = None,
+    verbose: int = 1,
+) -> list[Any] | None:
     """Write a chip or a model as one `.tflite` file.
 
     The signature, `serve(x, t)` of a chip and `serve(x)` of any other model, and the
@@ -127,7 +142,13 @@ def export_tflite(
     return _reported(model, stored, verbose)
 
 
-def verify_export(path, model, x, times=None, read_noise="off"):
+def verify_export(
+    path: PathLike,
+    model: keras.Model,
+    x: Data,
+    times: Iterable[float] | None = None,
+    read_noise: str = "off",
+) -> float:
     """Run an exported chip or model beside the original: their largest difference.
 
     Args:

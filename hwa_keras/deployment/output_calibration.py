@@ -14,6 +14,7 @@ from hwa_keras.core.keras_private import ReversibleEmbedding, forget_compiled
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.deployment.calibration import check_finite
 from hwa_keras.deployment.chip import Chip
@@ -28,7 +29,9 @@ _RIDGE = 1e-3  # Of the mean variance of the columns; see `fitted`.
 _CELLS = (layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell)
 
 
-def calibrate_outputs(chip, data, model, examples=1000):
+def calibrate_outputs(
+    chip: Chip, data: Data, model: keras.Model, examples: int = 1000
+) -> Chip:
     """Fit a gain and an offset for each column of a chip to its software model.
 
     Drift, noise of programming and wrong weights change what comes out of a column. A

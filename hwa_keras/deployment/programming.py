@@ -1,6 +1,7 @@
 """program: from a trained model to a chip."""
 
 import sys
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -11,11 +12,12 @@ from hwa_keras.conversion.hardware_model import convert_layers
 from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.core.kernels import check_selector, find_kernels, matches, share_text
 from hwa_keras.core.replica import replicate
-from hwa_keras.deployment.chip import make_chip, place_tile
-from hwa_keras.deployment.compensation import as_compensation
+from hwa_keras.core.types import Selector
+from hwa_keras.deployment.chip import Chip, make_chip, place_tile
+from hwa_keras.deployment.compensation import Compensation, as_compensation
 from hwa_keras.deployment.tile import READ_NOISES
 from hwa_keras.devices.device import for_kernels
-from hwa_keras.noise.noise_device import as_device
+from hwa_keras.noise.noise_device import DeviceLike, DeviceRules, as_device
 
 __all__ = ["blank_chip", "program"]
 
@@ -24,17 +26,17 @@ _MOST_KEPT = 2**24
 
 
 def program(
-    model,
-    device="pcm",
-    seed=None,
-    compensation="measured",
-    read_noise="per_call",
-    rules=(),
-    kernels=None,
-    verbose=1,
-    verify=0,
-    tolerance=0.02,
-):
+    model: keras.Model,
+    device: DeviceLike | None = "pcm",
+    seed: int | None = None,
+    compensation: str | Compensation = "measured",
+    read_noise: str = "per_call",
+    rules: DeviceRules = (),
+    kernels: Selector | Sequence[Selector] | None = None,
+    verbose: int = 1,
+    verify: int = 0,
+    tolerance: float = 0.02,
+) -> Chip:
     """Write the kernels of a model to devices, once: make a chip.
 
     Programs the kernels that are on hardware, quantized as in training, through

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from keras import ops
 
 from hwa_keras.core import random
+from hwa_keras.core.types import Config, Seed, Self, Tensor
 from hwa_keras.devices.device import Device, weight_range
 from hwa_keras.devices.mapping import Mapping, Pairs, mappings
 
@@ -32,24 +34,24 @@ class ConductanceDevice(Device):
     mapping = _ONE_PAIR
 
     @property
-    def g_u(self):
+    def g_u(self) -> Any:
         """The highest conductance in use, of the largest weight."""
         return self.g_max
 
-    def with_range(self, g_u):
+    def with_range(self, g_u: float | tuple[float, ...]) -> Self:
         """This device with another highest conductance in use, µS."""
         raise NotImplementedError(
             f"{type(self).__name__} has no range that can be chosen. Take "
             "devices.Memristor(g_u=...)."
         )
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         """Standard deviation of programming noise, in µS, at target conductances."""
         raise NotImplementedError(
             f"{type(self).__name__} has no formula for its programming noise."
         )
 
-    def written(self, g, z):
+    def written(self, g: Tensor, z: Tensor) -> Tensor:
         """Conductances right after programming: max(g + σ(g)·z, 0).
 
         Args:
@@ -58,7 +60,7 @@ class ConductanceDevice(Device):
         """
         return ops.maximum(g + self.programming_std(g) * z, 0.0)
 
-    def write(self, g, seed):
+    def write(self, g: Tensor, seed: Seed) -> dict[str, Tensor]:
         """Write target conductances.
 
         Args:
@@ -70,7 +72,9 @@ class ConductanceDevice(Device):
         """
         return {"g": self.written(g, random.normal(ops.shape(g), seed))}
 
-    def conductances(self, state, t, z=None):
+    def conductances(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         """The conductances of all arrays at a time.
 
         Args:
@@ -83,7 +87,7 @@ class ConductanceDevice(Device):
         """
         return state["g"] + 0.0 * t  # The time stays an input of exports.
 
-    def targets(self, weights):
+    def targets(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """The conductances that are written for weights.
 
         Args:
@@ -98,11 +102,11 @@ class ConductanceDevice(Device):
         x = self.mapping.split(weights / largest)
         return self.g_min + (self.g_u - self.g_min) * x, largest * written
 
-    def weight_range(self, weights):
+    def weight_range(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """The pair of `devices.device.weight_range` for this device."""
         return weight_range(weights, self.per)
 
-    def to_weights(self, g, largest):
+    def to_weights(self, g: Tensor, largest: Tensor) -> Tensor:
         """The weights that conductances make: linear in `g`.
 
         Args:
@@ -112,14 +116,16 @@ class ConductanceDevice(Device):
         x = (g - self.g_min) / (self.g_u - self.g_min)
         return self.mapping.join(x) * largest
 
-    def program(self, weights, seed):
+    def program(self, weights: Tensor, seed: Seed) -> dict[str, Tensor]:
         g, largest = self.targets(weights)
         return {**self.write(g, seed), "largest": largest}
 
-    def read(self, state, t, z=None):
+    def read(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         return self.to_weights(self.conductances(state, t, z), state["largest"])
 
-    def attenuation(self, g, held):
+    def attenuation(self, g: Tensor, held: Tensor) -> Tensor:
         """What is left, in training, of the voltage at the devices of an array.
 
         Args:
@@ -131,7 +137,7 @@ class ConductanceDevice(Device):
         """
         return 1.0
 
-    def perturb(self, weights, seed, scale=1.0):
+    def perturb(self, weights: Tensor, seed: Seed, scale: float = 1.0) -> Tensor:
         if self.mapping == _ONE_PAIR:
             written = self._perturbed_pairs(weights, seed)
         else:
@@ -161,7 +167,7 @@ class ConductanceDevice(Device):
         held = ops.where(is_first, own - empty, empty - own)
         return held * (largest * is_written / unit)
 
-    def moments(self, g):
+    def moments(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance, right after programming, of conductances written as `g`.
 
         Args:
@@ -172,7 +178,7 @@ class ConductanceDevice(Device):
         """
         return clipped_moments(g, self.programming_std(g))
 
-    def weight_moments(self, weights):
+    def weight_moments(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the weights as they are read right after programming.
 
         Args:
@@ -204,12 +210,12 @@ class ConductanceDevice(Device):
         variance = self.mapping.join_variances(variance * unit**2) * largest**2
         return self.to_weights(mean, largest), variance
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**config, "mapping": mappings.serialize(self.mapping)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**{**config, "mapping": mappings.get(config["mapping"])})
 
 

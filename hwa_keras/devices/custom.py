@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from keras import ops
 
 from hwa_keras.core.checks import check_positive, is_number
+from hwa_keras.core.types import Tensor
 from hwa_keras.devices.device import check_per, register
 from hwa_keras.devices.drifting import DriftingDevice
 from hwa_keras.devices.mapping import Mapping, Pairs, check_mapping
@@ -112,22 +113,22 @@ class CustomDevice(DriftingDevice):
             )
 
     @property
-    def drifts(self):
+    def drifts(self) -> bool:
         return self.exponents is not None
 
     @property
-    def read_scale(self):
+    def read_scale(self) -> float:
         return 0.0 if self.read_stds is None else 1.0
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         return interpolate(g, self.levels, self.programming_stds)
 
-    def drift_exponent(self, g, z):
+    def drift_exponent(self, g: Tensor, z: Tensor) -> Tensor:
         zeros = (0.0,) * len(self.levels)
         mean = interpolate(g, self.levels, self.exponents or zeros)
         return mean + interpolate(g, self.levels, self.exponent_stds or zeros) * z
 
-    def read_std(self, g_t, g_programmed, t):
+    def read_std(self, g_t: Tensor, g_programmed: Tensor, t: float | Tensor) -> Tensor:
         return interpolate(g_t, self.levels, self.read_stds)
 
 

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from hwa_keras.core import random
 from hwa_keras.core.registry import Family
+from hwa_keras.core.types import Config, Seed, Self, Tensor
 
 _family = Family("device")
 get = _family.get
@@ -37,7 +39,7 @@ class Device:
     needs_shapes = False
     is_array = True
 
-    def check_time(self, t):
+    def check_time(self, t: float | Tensor) -> float:
         """Return a time in seconds as a float, if the device can be read then.
 
         Args:
@@ -49,7 +51,7 @@ class Device:
         """
         return check_time(t)
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> Self:
         """This device for one kernel of a chip: itself, or a copy that knows more.
 
         Args:
@@ -58,7 +60,7 @@ class Device:
         """
         return self
 
-    def for_network(self, count, largest):
+    def for_network(self, count: int, largest: float | None) -> list[Self]:
         """This device for each of several kernels of one model.
 
         Args:
@@ -71,7 +73,7 @@ class Device:
         """
         return [self] * count
 
-    def program(self, weights, seed):
+    def program(self, weights: Tensor, seed: Seed) -> dict[str, Tensor]:
         """Write weights once.
 
         Args:
@@ -84,7 +86,9 @@ class Device:
         """
         raise NotImplementedError
 
-    def read(self, state, t, z=None):
+    def read(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         """The weights that the devices hold at a time.
 
         Args:
@@ -98,7 +102,9 @@ class Device:
         """
         raise NotImplementedError
 
-    def perturb(self, weights, seed, scale=1.0):
+    def perturb(
+        self, weights: Tensor, seed: Seed, scale: float | Tensor = 1.0
+    ) -> Tensor:
         """The weights as they stand right after programming: training noise.
 
         W + scale·(W₀ − W), where W₀ is what `read` finds at t = 0 after `program`. A
@@ -112,7 +118,14 @@ class Device:
         written = self.read(self.program(weights, seed), ops.zeros((), weights.dtype))
         return weights + scale * (written - weights)
 
-    def perturb_at(self, weights, seed, t, scale=1.0, gain="tile"):
+    def perturb_at(
+        self,
+        weights: Tensor,
+        seed: Seed,
+        t: float | Tensor,
+        scale: float | Tensor = 1.0,
+        gain: str | None = "tile",
+    ) -> Tensor:
         """The weights as they are read at a time, compensated: noise of training.
 
         W + scale·(γ·W_t − W), where W_t is what `read` finds at the time after
@@ -138,19 +151,19 @@ class Device:
             read = read * ops.where(now > 0, total / ops.where(now > 0, now, 1.0), 1.0)
         return weights + scale * (read - weights)
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         """The factor that undoes the mean drift, for who knows the drift exponent."""
         raise NotImplementedError
 
-    def draw_read_noise(self, shape, seed):
+    def draw_read_noise(self, shape: tuple[int, ...], seed: Seed) -> Tensor | None:
         """The random numbers of one read of an array, or None if reads are exact."""
         return None
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
@@ -188,7 +201,7 @@ def _largest_of_network(chosen, targets):
     return largest if math.isfinite(largest) else None
 
 
-def weight_range(weights, per):
+def weight_range(weights: Tensor, per: str) -> tuple[Tensor, Tensor]:
     """Largest magnitude of a tile, or of each of its columns.
 
     Args:

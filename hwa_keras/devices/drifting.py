@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from keras import ops
 
 from hwa_keras.core import random
+from hwa_keras.core.types import Seed, Tensor
 from hwa_keras.devices.conductance import ConductanceDevice
 from hwa_keras.devices.device import sum_of_tiles
 
@@ -51,7 +52,7 @@ class DriftingDevice(ConductanceDevice):
     t0 = 20.0
     read_scale = 1.0
 
-    def drift_exponent(self, g, z):
+    def drift_exponent(self, g: Tensor, z: Tensor) -> Tensor:
         """Drift exponents of devices.
 
         Args:
@@ -60,7 +61,7 @@ class DriftingDevice(ConductanceDevice):
         """
         raise NotImplementedError
 
-    def read_std(self, g_t, g_programmed, t):
+    def read_std(self, g_t: Tensor, g_programmed: Tensor, t: float | Tensor) -> Tensor:
         """Standard deviation of read noise, µS.
 
         Args:
@@ -70,24 +71,26 @@ class DriftingDevice(ConductanceDevice):
         """
         raise NotImplementedError
 
-    def write(self, g, seed):
+    def write(self, g: Tensor, seed: Seed) -> dict[str, Tensor]:
         written = super().write(g, random.fold_in(seed, 0))
         z = random.normal(ops.shape(g), random.fold_in(seed, 1))
         return {**written, "nu": self.drift_exponent(g, z)}
 
-    def conductances(self, state, t, z=None):
+    def conductances(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         g_t = drift(state["g"], state["nu"], t, self.t0)
         if z is not None:
             std = self.read_std(g_t, state["g"], t)
             g_t = ops.maximum(g_t + self.read_scale * std * z, 0.0)
         return g_t
 
-    def draw_read_noise(self, shape, seed):
+    def draw_read_noise(self, shape: tuple[int, ...], seed: Seed) -> Tensor | None:
         if self.read_scale == 0:
             return None
         return random.normal(self.mapping.shape(shape), seed)
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         """((t + t₀)/t₀)^ν with ν the mean exponent, weighted by conductance."""
         total = ops.sum(sum_of_tiles(state["g"]), axis=0)
         weighted = ops.sum(sum_of_tiles(state["g"] * state["nu"]), axis=0)

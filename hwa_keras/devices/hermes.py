@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from keras import ops
 
 from hwa_keras.core.checks import check_choice, check_not_negative, check_positive
+from hwa_keras.core.types import Tensor
 from hwa_keras.devices.conductance import polynomial
 from hwa_keras.devices.device import check_per, register
 from hwa_keras.devices.drifting import DriftingDevice, flicker_factor
@@ -143,17 +144,17 @@ class Hermes(DriftingDevice):
     def _fit(self):
         return _CELLS[self.devices]
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         std = polynomial(self._fit.programming, g / self.g_max)
         return std * (self.programming_scale * self.g_max / self._fit.g_max)
 
-    def drift_exponent(self, g, z):
+    def drift_exponent(self, g: Tensor, z: Tensor) -> Tensor:
         relative = g / self.g_max
         mean = _branched(relative, *_EXPONENT_MEAN)
         std = _branched(relative, *self._fit.exponent_std)
         return self.drift_scale * ops.abs(mean + std * z)
 
-    def read_std(self, g_t, g_programmed, t):
+    def read_std(self, g_t: Tensor, g_programmed: Tensor, t: float | Tensor) -> Tensor:
         q = _branched(g_programmed / self.g_max, *self._fit.read)
         return g_t * q * flicker_factor(t + self.t0, self.t_read)
 

@@ -18,6 +18,7 @@ from keras import ops
 
 from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.core.registry import Family
+from hwa_keras.core.types import Config, Self, Tensor
 
 __all__ = ["BitSlices", "Mapping", "OffsetColumn", "Pairs", "check_mapping", "mappings"]
 
@@ -35,27 +36,27 @@ class Mapping:
 
     is_independent = True
 
-    def shape(self, shape):
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape `[D, ..., rows, columns]` of the arrays for weights of a shape."""
         raise NotImplementedError
 
-    def split(self, weights):
+    def split(self, weights: Tensor) -> Tensor:
         """Relative conductances `[D, ..., rows, columns]` of relative weights."""
         raise NotImplementedError
 
-    def join(self, x):
+    def join(self, x: Tensor) -> Tensor:
         """The relative weights that relative conductances make: linear in `x`."""
         raise NotImplementedError
 
-    def join_variances(self, variances):
+    def join_variances(self, variances: Tensor) -> Tensor:
         """Variances of relative weights from those of relative conductances."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
@@ -88,21 +89,21 @@ class _SignedPairs(Mapping):
         shape = (-1, *(1,) * (len(like.shape) - 1))
         return ops.reshape(ops.convert_to_tensor(values, like.dtype), shape)
 
-    def shape(self, shape):
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (2 * len(self._factors), *shape)
 
-    def split(self, weights):
+    def split(self, weights: Tensor) -> Tensor:
         # Multiplied with signs, not put together of two sides: XLA keeps one loop.
         weights = ops.expand_dims(weights, 0)
         count = len(self._factors)
         signs = self._per_pair([1.0] * count + [-1.0] * count, weights)
         return self._parts(ops.maximum(signs * weights, 0.0))
 
-    def join(self, x):
+    def join(self, x: Tensor) -> Tensor:
         factors = [*self._factors, *(-f for f in self._factors)]
         return ops.sum(self._per_pair(factors, x) * x, axis=0)
 
-    def join_variances(self, variances):
+    def join_variances(self, variances: Tensor) -> Tensor:
         squares = [f * f for f in self._factors] * 2
         return ops.sum(self._per_pair(squares, variances) * variances, axis=0)
 
@@ -229,17 +230,17 @@ class OffsetColumn(Mapping):
 
     is_independent = False
 
-    def shape(self, shape):
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (1, *shape[:-1], shape[-1] + 1)
 
-    def split(self, weights):
+    def split(self, weights: Tensor) -> Tensor:
         x = (1.0 + weights) / 2.0
         return ops.expand_dims(
             ops.concatenate([x, ops.full_like(x[..., :1], 0.5)], axis=-1), 0
         )
 
-    def join(self, x):
+    def join(self, x: Tensor) -> Tensor:
         return 2.0 * (x[0][..., :-1] - x[0][..., -1:])
 
-    def join_variances(self, variances):
+    def join_variances(self, variances: Tensor) -> Tensor:
         return 4.0 * (variances[0][..., :-1] + variances[0][..., -1:])

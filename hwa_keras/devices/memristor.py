@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from keras import ops
 
 from hwa_keras.core.checks import check_choice, check_not_negative, check_positive
+from hwa_keras.core.types import Self, Tensor
 from hwa_keras.devices.conductance import ConductanceDevice
 from hwa_keras.devices.device import register, weight_range
 from hwa_keras.devices.mapping import Mapping, Pairs, check_mapping
@@ -63,7 +64,7 @@ class Memristor(ConductanceDevice):
     sigma: float = 0.0
     g_min: float = 0.0
     g_max: float = 25.0
-    g_u: float | tuple | None = None
+    g_u: float | tuple[float, ...] | None = None
     noise: str = "additive"
     per: str = "layer"
     mapping: Mapping = Pairs()
@@ -94,7 +95,7 @@ class Memristor(ConductanceDevice):
                 f"g_max={self.g_max} µS."
             )
 
-    def for_network(self, count, largest):
+    def for_network(self, count: int, largest: float | None) -> list[Self]:
         own = self
         is_open = self.per == "network" and self.largest_weight is None
         if is_open and largest is not None:
@@ -108,13 +109,13 @@ class Memristor(ConductanceDevice):
             )
         return [replace(own, g_u=g_u) for g_u in self.g_u]
 
-    def with_range(self, g_u):
+    def with_range(self, g_u: float | tuple[float, ...]) -> Self:
         return replace(self, g_u=g_u)
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         return self.sigma * (g if self.noise == "multiplicative" else ops.ones_like(g))
 
-    def weight_range(self, weights):
+    def weight_range(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.g_u, tuple):
             raise ValueError(
                 "A Memristor with one g_u for each kernel of a model is for whole "
@@ -129,5 +130,5 @@ class Memristor(ConductanceDevice):
             )
         return self.largest_weight, 1.0
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         return ops.ones(())

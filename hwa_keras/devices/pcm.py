@@ -22,6 +22,7 @@ from keras import ops
 
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_not_negative, check_positive
+from hwa_keras.core.types import Seed, Tensor
 from hwa_keras.devices.conductance import polynomial
 from hwa_keras.devices.device import (
     Device,
@@ -183,16 +184,18 @@ class PCM(DriftingDevice):
         check_per("PCM", self.per)
         check_mapping("PCM", self.mapping)
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         return self.programming_scale * programming_std(g, self.g_max)
 
-    def drift_exponent(self, g, z):
+    def drift_exponent(self, g: Tensor, z: Tensor) -> Tensor:
         return self.drift_scale * drift_exponent(g, self.drift_spread * z, self.g_max)
 
-    def read_std(self, g_t, g_programmed, t):
+    def read_std(self, g_t: Tensor, g_programmed: Tensor, t: float | Tensor) -> Tensor:
         return read_std(g_t, g_programmed, t, self.g_max, self.t0, self.t_read)
 
-    def perturb(self, weights, seed, scale=1.0):
+    def perturb(
+        self, weights: Tensor, seed: Seed, scale: float | Tensor = 1.0
+    ) -> Tensor:
         if self.mapping != Pairs():
             return super().perturb(weights, seed, scale)
         largest, written = weight_range(weights, self.per)
@@ -209,7 +212,14 @@ class PCM(DriftingDevice):
         error = ops.where(weights < 0, -error, error)
         return weights + error * (largest / self.g_max)
 
-    def perturb_at(self, weights, seed, t, scale=1.0, gain="tile"):
+    def perturb_at(
+        self,
+        weights: Tensor,
+        seed: Seed,
+        t: float | Tensor,
+        scale: float | Tensor = 1.0,
+        gain: str | None = "tile",
+    ) -> Tensor:
         if self.mapping != Pairs():
             return super().perturb_at(weights, seed, t, scale, gain)
         largest, written = weight_range(weights, self.per)
@@ -319,18 +329,22 @@ class SimplePCM(Device):
         )
         check_per("SimplePCM", self.per)
 
-    def program(self, weights, seed):
+    def program(self, weights: Tensor, seed: Seed) -> dict[str, Tensor]:
         return {"weights": self.perturb(weights, seed)}
 
-    def read(self, state, t, z=None):
+    def read(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         return state["weights"] / self.oracle_gain(state, t)
 
-    def perturb(self, weights, seed, scale=1.0):
+    def perturb(
+        self, weights: Tensor, seed: Seed, scale: float | Tensor = 1.0
+    ) -> Tensor:
         largest, written = weight_range(weights, self.per)
         std = programming_std(ops.abs(weights) / largest, 1.0)
         z = ops.cast(random.normal(ops.shape(weights), seed), weights.dtype)
         return weights + std * z * (scale * self.programming_scale) * largest * written
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         """(t/t₀)^ν after t₀, and 1 before."""
         return ops.exp(self.nu * ops.log(ops.maximum(t / self.t0, 1.0)))

@@ -20,6 +20,7 @@ from keras import ops
 from hwa_keras import backend
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_choice, check_not_negative, check_positive
+from hwa_keras.core.types import Seed, Tensor
 from hwa_keras.devices.conductance import (
     ConductanceDevice,
     clipped_moments,
@@ -94,7 +95,7 @@ class ReRAMWan2022(ConductanceDevice):
         check_per("ReRAMWan2022", self.per)
         check_mapping("ReRAMWan2022", self.mapping)
 
-    def check_time(self, t):
+    def check_time(self, t: float | Tensor) -> float:
         t = check_time(t)
         if t != 0 and t not in _DEVIATIONS:
             raise ValueError(
@@ -105,10 +106,10 @@ class ReRAMWan2022(ConductanceDevice):
             )
         return t
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         return self.deviation_std(g, 0.0)
 
-    def deviation_std(self, g, t):
+    def deviation_std(self, g: Tensor, t: float | Tensor) -> Tensor:
         """Standard deviation of conductances about their target, in µS.
 
         Args:
@@ -126,14 +127,16 @@ class ReRAMWan2022(ConductanceDevice):
             std = ops.where(is_later, polynomial(_DEVIATIONS[later], relative), std)
         return std * (self.programming_scale * self.g_max / _G_MAX_OF_DEVIATIONS)
 
-    def write(self, g, seed):
+    def write(self, g: Tensor, seed: Seed) -> dict[str, Tensor]:
         return {"g": g, "z": random.normal(ops.shape(g), seed)}
 
-    def conductances(self, state, t, z=None):
+    def conductances(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         std = self.deviation_std(state["g"], t)
         return ops.maximum(state["g"] + std * state["z"], 0.0)
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         return ops.ones(())
 
 
@@ -203,21 +206,23 @@ class ReRAMCMO(ConductanceDevice):
         check_per("ReRAMCMO", self.per)
         check_mapping("ReRAMCMO", self.mapping)
 
-    def programming_std(self, g):
+    def programming_std(self, g: Tensor) -> Tensor:
         c0, c1 = _PROGRAMMING[self.acceptance]
         return self.programming_scale * (c0 + c1 * g)
 
-    def written(self, g, z):
+    def written(self, g: Tensor, z: Tensor) -> Tensor:
         return self._clip(g + self.programming_std(g) * z)
 
-    def write(self, g, seed):
+    def write(self, g: Tensor, seed: Seed) -> dict[str, Tensor]:
         z = random.normal(ops.shape(g), random.fold_in(seed, 0))
         return {
             "g": g + self.programming_std(g) * z,  # What is read is clipped.
             "z": random.normal(ops.shape(g), random.fold_in(seed, 1)),
         }
 
-    def conductances(self, state, t, z=None):
+    def conductances(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         log_t = ops.log(ops.maximum(t, 1.0))
         c0, c1 = _RELAXATION_STD
         relaxed = _RELAXATION_MEAN * log_t + (c0 + c1 * log_t) * state["z"]
@@ -231,14 +236,14 @@ class ReRAMCMO(ConductanceDevice):
     def _clip(self, g):
         return ops.clip(g, self.g_min, self.g_max)
 
-    def moments(self, g):
+    def moments(self, g: Tensor) -> tuple[Tensor, Tensor]:
         return clipped_moments(g, self.programming_std(g), self.g_min, self.g_max)
 
-    def draw_read_noise(self, shape, seed):
+    def draw_read_noise(self, shape: tuple[int, ...], seed: Seed) -> Tensor | None:
         if self.read_scale == 0:
             return None
         return random.normal(self.mapping.shape(shape), seed)
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         """1: a shift that all devices have in common is no factor on weights."""
         return ops.ones(())

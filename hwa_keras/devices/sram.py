@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from keras import ops
 
 from hwa_keras.core.checks import check_positive
+from hwa_keras.core.types import ArrayLike, Seed, Self, Tensor
 from hwa_keras.devices.bits import (
     check_bit_factors,
     check_encoding,
@@ -22,7 +24,7 @@ from hwa_keras.quantizers.code import Code
 __all__ = ["SRAM", "error_rate", "relative_energy"]
 
 
-def relative_energy(p, a=12.8):
+def relative_energy(p: ArrayLike, a: float = 12.8) -> Any:
     """The energy of a memory whose bits are read wrong with a probability.
 
     η(p) = −ln(p)/a and η(0) = 1, in units of the energy of a reliable memory. No cell
@@ -54,7 +56,7 @@ def relative_energy(p, a=12.8):
     return float(found) if found.ndim == 0 else found
 
 
-def error_rate(energy, a=12.8):
+def error_rate(energy: ArrayLike, a: float = 12.8) -> Any:
     """The probability of a wrong bit that goes with an energy: η⁻¹.
 
     Args:
@@ -123,7 +125,7 @@ class SRAM(Device):
     p: float | None = None
     errors: str = "soft"
     encoding: str | None = None
-    bit_factors: tuple | None = None
+    bit_factors: tuple[float, ...] | None = None
     a: float = 12.8
     code: Code | None = None
     step: tuple | None = field(default=None, repr=False)
@@ -150,13 +152,13 @@ class SRAM(Device):
         object.__setattr__(self, "step", _as_tuple(self.step))
 
     @property
-    def energy(self):
+    def energy(self) -> float:
         """η(p), in units of the energy of a reliable memory."""
         if self.p is None:
             raise ValueError("SRAM(p=None) has the p of each kernel: none of its own.")
         return relative_energy(self.p, self.a)
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> Self:
         own = _error_source(kernel.noise)
         quantizer = getattr(own, "quantizer", None) or kernel.quantizer
         code = matrix_code(code_of("SRAM", quantizer, kernel.path), kernel.view)
@@ -175,27 +177,31 @@ class SRAM(Device):
             step=None if step is None else ops.convert_to_numpy(step).tolist(),
         )
 
-    def program(self, weights, seed):
+    def program(self, weights: Tensor, seed: Seed) -> dict[str, Tensor]:
         if self.errors == "hard":
             weights = self._read(weights, self._flips(ops.shape(weights), seed))
         return {"weights": weights}
 
-    def read(self, state, t, z=None):
+    def read(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         weights = state["weights"] + 0.0 * t  # The time stays an input of exports.
         return weights if z is None else self._read(weights, z)
 
-    def draw_read_noise(self, shape, seed):
+    def draw_read_noise(self, shape: tuple[int, ...], seed: Seed) -> Tensor | None:
         if self.errors == "hard" or self.p == 0:
             return None
         return self._flips(shape, seed)
 
-    def perturb(self, weights, seed, scale=1.0):
+    def perturb(
+        self, weights: Tensor, seed: Seed, scale: float | Tensor = 1.0
+    ) -> Tensor:
         raise ValueError(
             "The errors of SRAM belong to the bits of a kernel on a chip. Train with "
             "kernel_noise=hwa_keras.noise.BitFlip(p)."
         )
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         return ops.ones(())
 
     def _flips(self, shape, seed):

@@ -1,8 +1,11 @@
 """Multi-head attention on hardware."""
 
+from typing import Any
+
 from keras import layers
 
 from hwa_keras import constraints
+from hwa_keras.core.types import Config, Shape
 from hwa_keras.layers.base import (
     hardware_config,
     put_layer_on,
@@ -36,17 +39,19 @@ class HWAMultiHeadAttention(layers.MultiHeadAttention):
         True
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs, hardware, noise_seed = split_arguments(type(self), kwargs)
         super().__init__(*args, **constraints.resolve(kwargs))
         self.hardware, self.noise_seed = hardware, noise_seed
 
-    def build(self, query_shape, value_shape, key_shape=None):
+    def build(
+        self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None
+    ) -> None:
         super().build(query_shape, value_shape, key_shape)
         for i, name in enumerate(_INNER):
             seed = None if self.noise_seed is None else self.noise_seed + i
             put_layer_on(getattr(self, name), HWAEinsumDense, self.hardware, seed)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = hardware_config(self.hardware)
         return {**super().get_config(), **config, "noise_seed": self.noise_seed}

@@ -1,6 +1,8 @@
 """HardwareLayer: a Keras layer whose products are computed on hardware."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import keras
 
@@ -13,6 +15,7 @@ from hwa_keras.core.keras_private import become, call_training, unlocked
 from hwa_keras.core.kernels import own_kernels, view_of
 from hwa_keras.core.registry import Family
 from hwa_keras.core.substitution import substitute
+from hwa_keras.core.types import Config, Shape
 from hwa_keras.crossbar.tiling import Tiling
 
 __all__ = [
@@ -64,12 +67,17 @@ class HardwareLayer(SavesSeeds):
 
     hardware_mixin = True
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs, hardware, noise_seed = split_arguments(type(self), kwargs)
         super().__init__(*args, **constraints.resolve(kwargs))
         self.put_on(hardware, noise_seed)
 
-    def put_on(self, hardware, noise_seed=None, kernel_keys=None):
+    def put_on(
+        self,
+        hardware: Hardware,
+        noise_seed: int | None = None,
+        kernel_keys: Sequence[Sequence[Any]] | None = None,
+    ) -> None:
         """Compute on a hardware; for a layer that was made without.
 
         Args:
@@ -91,7 +99,7 @@ class HardwareLayer(SavesSeeds):
     def _check_known(self, hardware):
         """Raise `ValueError` for a description that this layer cannot follow."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self._equip(input_shape)
 
@@ -103,7 +111,8 @@ class HardwareLayer(SavesSeeds):
             for i, (keys, view) in enumerate(self._kernel_views().items()):
                 is_bias = keys == ("bias",)
                 hardware = self.hardware.of_bias() if is_bias else self.hardware
-                tiling = Tiling(*view.matrix_shape, *(hardware.tile or (None, None)))
+                rows, columns = view.matrix_shape
+                tiling = Tiling(rows, columns, *(hardware.tile or (None, None)))
                 seed = None if self.noise_seed is None else self.noise_seed + i
                 kernel = HardwareKernel(self, keys, view, tiling, hardware, seed)
                 kernel.trainable = self.trainable
@@ -127,27 +136,27 @@ class HardwareLayer(SavesSeeds):
         return own_kernels(self, own, lambda variable: None)
 
     @property
-    def kernel_quantizer(self):
+    def kernel_quantizer(self) -> Any:
         return self._part("quantizer", self.hardware.kernel_quantizer)
 
     @property
-    def kernel_noise(self):
+    def kernel_noise(self) -> Any:
         return self._part("noise", self.hardware.kernel_noise)
 
     @property
-    def input_quantizer(self):
+    def input_quantizer(self) -> Any:
         return self._part("dac", self.hardware.dac)
 
     @property
-    def output_quantizer(self):
+    def output_quantizer(self) -> Any:
         return self._part("adc", self.hardware.adc)
 
     @property
-    def output_noise(self):
+    def output_noise(self) -> Any:
         return self._part("output_noise", self.hardware.output_noise)
 
     @property
-    def kernel_quantizers(self):
+    def kernel_quantizers(self) -> list[Any]:
         """The quantizer of each kernel, in the order of `hardware_kernels`."""
         return [kernel.quantizer for kernel in self.hardware_kernels]
 
@@ -155,17 +164,17 @@ class HardwareLayer(SavesSeeds):
         kernels = self.hardware_kernels
         return getattr(kernels[0], name) if kernels else described
 
-    def noises(self):
+    def noises(self) -> list[Any]:
         """All elementary noises of the layer, of kernels and of outputs."""
         return [noise for kernel in self.hardware_kernels for noise in kernel.noises()]
 
-    def quantize(self, *args, **kwargs):
+    def quantize(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ValueError(
             f"'{self.name}' computes on hardware, and its kernels would become codes. "
             "Call hwa_keras.to_digital(model) first, or leave the layer digital."
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             **hardware_config(self.hardware),

@@ -1,6 +1,8 @@
 """From a live Keras layer to one on hardware, and back: a change of its class."""
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import layers
@@ -99,7 +101,12 @@ def _tied_heads(layer):
     return {(head.attribute,): head.view(layer)} if layer.tie_weights else {}
 
 
-def convert_layer(layer, hardware, noise_seed=None, kernel_keys=None):
+def convert_layer(
+    layer: keras.Layer,
+    hardware: Hardware,
+    noise_seed: int | None = None,
+    kernel_keys: Sequence[Sequence[Any]] | None = None,
+) -> None:
     """Have a live Keras layer compute on hardware, in place.
 
     Args:
@@ -128,7 +135,7 @@ def run_stepwise(layer):
         layer.adopt_states()
 
 
-def revert_layer(layer):
+def revert_layer(layer: keras.Layer) -> None:
     """Give a layer on hardware the class that it had, its weights as they are."""
     for kernel in vars(layer).get("hardware_kernels", ()):
         layer._tracker.untrack(kernel)

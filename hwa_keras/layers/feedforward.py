@@ -6,9 +6,12 @@ Each is the Keras layer of the same name with the arguments of `HardwareLayer` a
 that layer to the bit.
 """
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
+from hwa_keras.core.types import Tensor
 from hwa_keras.core.views import MatrixView
 from hwa_keras.layers.array import multiply
 from hwa_keras.layers.base import HardwareLayer, register
@@ -57,7 +60,7 @@ class ProductLayer(HardwareLayer):
                 "bias='digital'."
             )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if all(kernel.is_ideal for kernel in self.hardware_kernels):
             return super().call(inputs)
         products = product_of(self)
@@ -84,7 +87,7 @@ class ProductLayer(HardwareLayer):
             return ops.reshape(self.bias, (1, -1, *(1,) * self.rank))
         return self.bias
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         # Keras adds low-rank adaptation to the kernel, which is not what is quantized.
         adapted = getattr(self, "lora_enabled", False)
         if adapted:
@@ -97,7 +100,7 @@ class ProductLayer(HardwareLayer):
         for name in _LORA if adapted else ():
             store[name] = getattr(self, name).numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         kept = {name: store[name] for name in _LORA if name in store.keys()}
         super().load_own_variables(
             {key: store[key] for key in store.keys() if key not in _LORA}

@@ -1,12 +1,14 @@
 """The head of a language model that lies in its embedding layer, on hardware."""
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
 
 from hwa_keras.core.keras_private import ReversibleEmbedding
 from hwa_keras.core.substitution import substitute
+from hwa_keras.core.types import Tensor
 from hwa_keras.layers.array import multiply
 from hwa_keras.layers.base import HardwareLayer, register
 from hwa_keras.layers.products import Product
@@ -92,7 +94,9 @@ class HWAReversibleEmbedding(HardwareLayer, ReversibleEmbedding):
         sums = self.hardware_kernels[0].tiling.sums_shape((1, self.input_dim))
         return [((None, self.output_dim), (None, *sums[1:]))]
 
-    def call(self, inputs, reverse=False, training=None):
+    def call(
+        self, inputs: Tensor, reverse: bool = False, training: bool | None = None
+    ) -> Tensor:
         if all(kernel.is_ideal for kernel in self.hardware_kernels):
             return super().call(inputs, reverse=reverse)
         if not reverse:
@@ -116,5 +120,7 @@ class HWAReversibleEmbedding(HardwareLayer, ReversibleEmbedding):
         table = kernel.quantized() if kernel.tile is None else kernel.tile.written()
         return substitute(self, [(kernel.variable, table)], look_up)
 
-    def compute_output_spec(self, inputs, reverse=False, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, reverse: bool = False, training: bool | None = None
+    ) -> Any:
         return super().compute_output_spec(inputs, reverse=reverse)

@@ -67,7 +67,7 @@ def product_of(layer):
     return None
 
 
-def register_products(layer_class, *products):
+def register_products(layer_class: type, *products: Product) -> None:
     """Make the products of a class of layers known.
 
     `to_hwa` then has layers of the class, and of subclasses with the same `call`, go

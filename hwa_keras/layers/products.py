@@ -7,8 +7,10 @@ operation, and the inputs on the rows. It has no state: the Keras layer tells al
 
 import math
 
+import keras
 from keras import ops
 
+from hwa_keras.core.types import Tensor
 from hwa_keras.core.views import MatrixView
 from hwa_keras.layers import unfolding
 from hwa_keras.layers.einsum_labels import EinsumLabels
@@ -53,7 +55,7 @@ class Product:
 
     columns: tuple[int, ...] = (-1,)  # The output axes of the kernel.
 
-    def __init__(self, attribute):
+    def __init__(self, attribute: str) -> None:
         self.attribute = attribute
 
     def __repr__(self):
@@ -62,19 +64,19 @@ class Product:
     def _kernel_shape(self, layer):
         return tuple(getattr(layer, self.attribute).shape)
 
-    def view(self, layer):
+    def view(self, layer: keras.Layer) -> MatrixView:
         """The `MatrixView` of the kernel of a built layer."""
         return MatrixView(self._kernel_shape(layer), self.columns)
 
-    def dtype(self, layer):
+    def dtype(self, layer: keras.Layer) -> str:
         """The dtype in which a layer multiplies."""
         return layer.compute_dtype
 
-    def groups(self, layer):
+    def groups(self, layer: keras.Layer) -> int:
         """Number of blocks of columns that see different inputs (1 for most)."""
         return 1
 
-    def apply(self, layer, x, kernel):
+    def apply(self, layer: keras.Layer, x: Tensor, kernel: Tensor) -> Tensor:
         """Keras's own operation: the outputs before bias and activation.
 
         Args:
@@ -84,7 +86,7 @@ class Product:
         """
         raise NotImplementedError
 
-    def unfold(self, layer, x):
+    def unfold(self, layer: keras.Layer, x: Tensor) -> Tensor:
         """The inputs on the rows of the crossbar, one vector for each product.
 
         Args:
@@ -97,11 +99,13 @@ class Product:
         """
         raise NotImplementedError
 
-    def to_columns(self, layer, y):
+    def to_columns(self, layer: keras.Layer, y: Tensor) -> Tensor:
         """Outputs `y` in Keras's layout, as `[..., columns]` in the view's order."""
         return y
 
-    def from_columns(self, layer, z, x=None):
+    def from_columns(
+        self, layer: keras.Layer, z: Tensor, x: Tensor | None = None
+    ) -> Tensor:
         """Outputs `z` by column, `[..., columns]`, in Keras's layout.
 
         The inverse of `to_columns`. `x`, the inputs of the product, is there for
@@ -122,10 +126,10 @@ class DenseProduct(Product):
         (2, 1, 5)
     """
 
-    def apply(self, layer, x, kernel):
+    def apply(self, layer: keras.Layer, x: Tensor, kernel: Tensor) -> Tensor:
         return ops.matmul(x, kernel)
 
-    def unfold(self, layer, x):
+    def unfold(self, layer: keras.Layer, x: Tensor) -> Tensor:
         return ops.expand_dims(x, -2)
 
 

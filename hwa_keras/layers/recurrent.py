@@ -1,11 +1,15 @@
 """Recurrent layers on hardware: the weights sit still while a sequence runs."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
 from hwa_keras import constraints
+from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.core import modes
 from hwa_keras.core.keras_private import call_training, unlocked
+from hwa_keras.core.types import Config, Mixin, Tensor
 from hwa_keras.core.views import MatrixView
 from hwa_keras.layers.array import multiply
 from hwa_keras.layers.base import (
@@ -59,11 +63,11 @@ class HardwareCell(HardwareLayer):
         ]
 
     @property
-    def is_ideal(self):
+    def is_ideal(self) -> bool:
         """Whether the cell computes as Keras's own."""
         return all(kernel.is_ideal for kernel in self.hardware_kernels)
 
-    def get_dropout_mask(self, step_input):
+    def get_dropout_mask(self, step_input: Tensor) -> Tensor | None:
         if self._drawn is None and not self.is_ideal:
             training = call_training()
             self._check_loop(training)
@@ -80,11 +84,13 @@ class HardwareCell(HardwareLayer):
                 "cell into hwa_keras.layers.HWARNN."
             )
 
-    def reset_dropout_mask(self):
+    def reset_dropout_mask(self) -> None:
         self._drawn = None
         super().reset_dropout_mask()
 
-    def call(self, inputs, states, training=False):
+    def call(
+        self, inputs: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         if self.is_ideal:
             return super().call(inputs, states, training=training)
         known = modes.current().drawn
@@ -190,7 +196,7 @@ def _must_unroll(kernels, training):
     )
 
 
-class HardwareRNN:
+class HardwareRNN(Mixin):
     """Mixin of `keras.layers.RNN` and its subclasses.
 
     What a stateful layer carries from one batch to the next is a weight here. Keras
@@ -212,13 +218,15 @@ class HardwareRNN:
             for i, state in enumerate(self.get_initial_state(batch_size))
         ]
 
-    def adopt_states(self):
+    def adopt_states(self) -> None:
         """Take the states that Keras has made for weights."""
         if self.stateful and self.states is not None:
             with unlocked(self):
                 self.states = list(self.states)
 
-    def inner_loop(self, sequences, initial_state, mask, training=False):
+    def inner_loop(
+        self, sequences: Tensor, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
         # Keras's fused loops take a kernel, and leave no place for an array.
         mask = mask[0] if keras.tree.is_nested(mask) else mask
         unroll = self.unroll
@@ -230,7 +238,13 @@ class HardwareRNN:
         finally:
             self.unroll = unroll
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(
+        self,
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+    ) -> Any:
         try:
             with drawn_once(self, training):
                 return keras.layers.RNN.call(
@@ -254,45 +268,45 @@ class HardwareCellRNN(HardwareRNN):
         **kwargs: Keyword arguments of the Keras layer.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs, hardware, noise_seed = split_arguments(type(self), kwargs)
         super().__init__(*args, **constraints.resolve(kwargs))
         put_layer_on(self.cell, self.cell_class, hardware, noise_seed)
 
     @property
-    def hardware(self):
+    def hardware(self) -> Hardware:
         """The description of the cell's hardware."""
         return self.cell.hardware
 
     @property
-    def kernel_quantizer(self):
+    def kernel_quantizer(self) -> Any:
         return self.cell.kernel_quantizer
 
     @property
-    def kernel_noise(self):
+    def kernel_noise(self) -> Any:
         return self.cell.kernel_noise
 
     @property
-    def input_quantizer(self):
+    def input_quantizer(self) -> Any:
         return self.cell.input_quantizer
 
     @property
-    def output_quantizer(self):
+    def output_quantizer(self) -> Any:
         return self.cell.output_quantizer
 
     @property
-    def output_noise(self):
+    def output_noise(self) -> Any:
         return self.cell.output_noise
 
     @property
-    def noise_seed(self):
+    def noise_seed(self) -> int | None:
         return self.cell.noise_seed
 
-    def noises(self):
+    def noises(self) -> list[Any]:
         """All elementary noises of the layer, of kernels and of outputs."""
         return self.cell.noises()
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = hardware_config(self.hardware)
         return {**super().get_config(), **config, "noise_seed": self.noise_seed}
 
@@ -338,6 +352,8 @@ class HWATimeDistributed(layers.TimeDistributed):
 
     hardware_mixin = True
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         with drawn_once(self, bool(training)):
             return super().call(inputs, training=training, mask=mask)

@@ -3,10 +3,14 @@
 import keras
 from keras import layers
 
+from hwa_keras.core.types import Shape
+
 __all__ = ["densenet40"]
 
 
-def densenet40(input_shape=(32, 32, 3), classes=10, growth=12):
+def densenet40(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, growth: int = 12
+) -> keras.Model:
     """DenseNet-40 without bottlenecks, ending in logits.
 
     Args:

@@ -1,5 +1,7 @@
 """Keyword spotting with spikes: a front end, two layers of synapses, a readout."""
 
+from collections.abc import Sequence
+
 import keras
 
 from hwa_keras import spiking
@@ -21,21 +23,21 @@ SHARPNESS = 10.0  # Logits for a mean membrane of 1; means are small.
 
 
 def keyword_spotting(
-    channels,
-    classes,
-    hidden=64,
-    bins=None,
-    quantized=True,
-    synaptic_std=0.0,
-    tau_std=0.0,
-    hold=False,
-    readout="membrane",
-    gain=130.0,
-    dt=8e-3,
-    taus=(20e-3, 64e-3, 128e-3),
-    slope=2.0,
-    neuron="lif",
-):
+    channels: int,
+    classes: int,
+    hidden: int = 64,
+    bins: int | None = None,
+    quantized: bool = True,
+    synaptic_std: float = 0.0,
+    tau_std: float = 0.0,
+    hold: bool = False,
+    readout: str = "membrane",
+    gain: float | Sequence[float] = 130.0,
+    dt: float = 8e-3,
+    taus: Sequence[float] = (20e-3, 64e-3, 128e-3),
+    slope: float = 2.0,
+    neuron: str = "lif",
+) -> keras.Model:
     """A spiking network that tells words by what a filter bank makes of them.
 
     Features are scaled, weighted channel by channel (`spiking.Frontend`) and turned to

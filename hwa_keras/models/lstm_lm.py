@@ -1,22 +1,27 @@
 """A recurrent language model."""
 
+from collections.abc import Callable
+
 import keras
 from keras.layers import Dropout, Embedding
 
+from hwa_keras.core.types import Seed, Tensor
 from hwa_keras.layers import HWALSTM, HWADense
+from hwa_keras.noise import Noise
+from hwa_keras.quantizers import Quantizer
 
 
 def lstm_lm(
-    vocabulary_size,
-    embedding=200,
-    units=200,
-    depth=2,
-    dropout=0.5,
-    batch_size=20,
-    length=35,
-    kernel_quantizer=None,
-    kernel_noise=None,
-):
+    vocabulary_size: int,
+    embedding: int = 200,
+    units: int = 200,
+    depth: int = 2,
+    dropout: float = 0.5,
+    batch_size: int = 20,
+    length: int = 35,
+    kernel_quantizer: str | Quantizer | Callable[[Tensor], Tensor] | None = None,
+    kernel_noise: str | Noise | Callable[[Tensor, Seed], Tensor] | None = None,
+) -> keras.Model:
     """An LSTM language model for truncated back-propagation, ending in logits.
 
     A word embedding, `depth` LSTM layers and a dense decoder, with dropout after each

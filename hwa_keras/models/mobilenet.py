@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from hwa_keras.core.checks import check_positive
+from hwa_keras.core.types import Shape
 
 __all__ = ["mobilenet_v2", "mobilenet_v3_small"]
 
@@ -38,7 +39,7 @@ _BLOCKS = (
 )
 
 
-def mobilenet_v2(input_shape=(32, 32, 3), classes=10):
+def mobilenet_v2(input_shape: Shape = (32, 32, 3), classes: int = 10) -> keras.Model:
     """MobileNetV2 for small images, ending in logits.
 
     The blocks of the published network, with fewer strides, as is usual for CIFAR.
@@ -69,7 +70,12 @@ def mobilenet_v2(input_shape=(32, 32, 3), classes=10):
     return keras.Model(inputs, layers.Dense(classes)(x), name="mobilenet_v2")
 
 
-def mobilenet_v3_small(input_shape=(32, 32, 3), classes=10, width=1.0, dropout=0.2):
+def mobilenet_v3_small(
+    input_shape: Shape = (32, 32, 3),
+    classes: int = 10,
+    width: float = 1.0,
+    dropout: float = 0.2,
+) -> keras.Model:
     """MobileNetV3-Small for small images, ending in logits.
 
     The blocks of the published network, squeeze-and-excitation and hard swish

@@ -3,10 +3,12 @@
 import keras
 from keras import layers
 
+from hwa_keras.core.types import Shape
+
 __all__ = ["resnet18", "resnet34", "resnet50"]
 
 
-def resnet18(input_shape=(32, 32, 3), classes=10):
+def resnet18(input_shape: Shape = (32, 32, 3), classes: int = 10) -> keras.Model:
     """ResNet-18 for small images, ending in logits.
 
     The blocks of the published network; the first convolution is 3 × 3 with stride 1
@@ -30,12 +32,12 @@ def resnet18(input_shape=(32, 32, 3), classes=10):
     return _resnet("resnet18", _basic, (2, 2, 2, 2), input_shape, classes)
 
 
-def resnet34(input_shape=(32, 32, 3), classes=10):
+def resnet34(input_shape: Shape = (32, 32, 3), classes: int = 10) -> keras.Model:
     """ResNet-34 for small images, ending in logits; see `resnet18`."""
     return _resnet("resnet34", _basic, (3, 4, 6, 3), input_shape, classes)
 
 
-def resnet50(input_shape=(32, 32, 3), classes=10):
+def resnet50(input_shape: Shape = (32, 32, 3), classes: int = 10) -> keras.Model:
     """ResNet-50, of bottleneck blocks, for small images; see `resnet18`."""
     return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes)
 

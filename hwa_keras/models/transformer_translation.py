@@ -1,5 +1,7 @@
 """An encoder–decoder Transformer, of keras-hub's blocks."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -9,16 +11,16 @@ __all__ = ["transformer_translation"]
 
 
 def transformer_translation(
-    source_vocabulary,
-    target_vocabulary,
-    source_length,
-    target_length,
-    dim=512,
-    depth=6,
-    heads=4,
-    mlp_dim=1024,
-    dropout=0.1,
-):
+    source_vocabulary: int,
+    target_vocabulary: int,
+    source_length: int,
+    target_length: int,
+    dim: int = 512,
+    depth: int = 6,
+    heads: int = 4,
+    mlp_dim: int = 1024,
+    dropout: float = 0.1,
+) -> keras.Model:
     """Encoder–decoder Transformer for translation, ending in logits.
 
     `keras_hub.layers.TransformerEncoder` and `TransformerDecoder`, pre-norm, with
@@ -72,7 +74,11 @@ def transformer_translation(
     hub_layers = _keras_hub_layers()
     source = keras.Input((source_length,), dtype="int32", name="source")
     target = keras.Input((target_length,), dtype="int32", name="target")
-    options = {"num_heads": heads, "intermediate_dim": mlp_dim, "dropout": dropout}
+    options: dict[str, Any] = {
+        "num_heads": heads,
+        "intermediate_dim": mlp_dim,
+        "dropout": dropout,
+    }
     options |= {"activation": "relu", "normalize_first": True}
 
     def embedded(tokens, name, vocabulary, length):

@@ -3,10 +3,12 @@
 import keras
 from keras import layers
 
+from hwa_keras.core.types import Shape
+
 __all__ = ["vgg13"]
 
 
-def vgg13(input_shape=(32, 32, 3), classes=10):
+def vgg13(input_shape: Shape = (32, 32, 3), classes: int = 10) -> keras.Model:
     """VGG-13 for small images, ending in logits.
 
     The ten convolutions of the published network, each with batch normalization, and

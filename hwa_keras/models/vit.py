@@ -5,6 +5,7 @@ from keras import layers, ops
 
 from hwa_keras.core.checks import check_choice, check_count
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Shape
 
 __all__ = ["TokenPositions", "vit"]
 
@@ -12,16 +13,16 @@ _POOLINGS = ("token", "mean")
 
 
 def vit(
-    input_shape=(32, 32, 3),
-    classes=10,
-    patch_size=4,
-    dim=192,
-    depth=6,
-    heads=3,
-    mlp_dim=384,
-    dropout=0.0,
-    pooling="token",
-):
+    input_shape: Shape = (32, 32, 3),
+    classes: int = 10,
+    patch_size: int = 4,
+    dim: int = 192,
+    depth: int = 6,
+    heads: int = 3,
+    mlp_dim: int = 384,
+    dropout: float = 0.0,
+    pooling: str = "token",
+) -> keras.Model:
     """Vision Transformer for small images, ending in logits.
 
     Patches of an image become tokens by one convolution. A class token goes before

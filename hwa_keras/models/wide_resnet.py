@@ -3,8 +3,16 @@
 import keras
 from keras import layers
 
+from hwa_keras.core.types import Shape
 
-def wide_resnet(depth=16, width=4, input_shape=(32, 32, 3), classes=10, dropout=0.0):
+
+def wide_resnet(
+    depth: int = 16,
+    width: int = 4,
+    input_shape: Shape = (32, 32, 3),
+    classes: int = 10,
+    dropout: float = 0.0,
+) -> keras.Model:
     """A wide residual network for small images, ending in logits.
 
     Args:

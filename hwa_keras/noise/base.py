@@ -1,6 +1,8 @@
 """What all noises share: the family, the base class, and putting them together."""
 
 import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,6 +11,7 @@ from hwa_keras import backend
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_not_negative
 from hwa_keras.core.registry import Family
+from hwa_keras.core.types import Config, Seed, Self, Tensor
 
 __all__ = ["Compose", "Noise", "leaves"]
 
@@ -60,7 +63,7 @@ class Noise(keras.layers.Layer):
 
     always = False  # Whether it is there at inference, too.
 
-    def __init__(self, scale=1.0, **kwargs):
+    def __init__(self, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         check_not_negative(type(self).__name__, scale=scale)
         self._initial_scale = float(scale)
@@ -72,18 +75,18 @@ class Noise(keras.layers.Layer):
             autocast=False,
             name="scale",
         )
-        self._fused = None
-        self._outer = None  # A weak reference to the Compose that it is part of.
+        self._fused: Any = None
+        self._outer: Any = None  # A weak reference to the Compose that it is part of.
         self.built = True
 
     @property
-    def total_scale(self):
+    def total_scale(self) -> float:
         """The `scale` as a float, times that of each `Compose` around it."""
         outer = None if self._outer is None else self._outer()
         own = float(ops.convert_to_numpy(self.scale.value))
         return own if outer is None else own * outer.total_scale
 
-    def perturb(self, w, seed, strength):
+    def perturb(self, w: Tensor, seed: Seed, strength: Any) -> Tensor:
         """Return the perturbed tensor.
 
         Args:
@@ -93,7 +96,7 @@ class Noise(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def strength(self, factor=1.0, chip=None):
+    def strength(self, factor: float | Tensor = 1.0, chip: Seed | None = None) -> Any:
         """The values of variables that `perturb` needs, as tensors.
 
         Args:
@@ -103,7 +106,7 @@ class Noise(keras.layers.Layer):
         """
         return self.scale.value * factor
 
-    def bind(self, kernel, seed=None):
+    def bind(self, kernel: Any, seed: Seed | None = None) -> None:
         """Belong to one kernel.
 
         Args:
@@ -111,7 +114,7 @@ class Noise(keras.layers.Layer):
             seed: Seed for what a chip holds, or None.
         """
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> "Noise":
         """This noise for one kernel of a chip: itself, or a copy that knows the bits.
 
         Args:
@@ -119,11 +122,11 @@ class Noise(keras.layers.Layer):
         """
         return self
 
-    def leaves(self):
+    def leaves(self) -> "list[Noise]":
         """The elementary noises in this one, itself included."""
         return [self]
 
-    def identity(self):
+    def identity(self) -> Any:
         """What `perturb` depends on besides its arguments, as hashable values.
 
         Noises of one class with equal identities share what is compiled for them, so
@@ -132,7 +135,7 @@ class Noise(keras.layers.Layer):
         """
         return None
 
-    def call(self, inputs, seed):
+    def call(self, inputs: Tensor, seed: Seed) -> Tensor:
         inputs = ops.convert_to_tensor(inputs)
         if self._fused is None:
             self._fused = _fused(self)
@@ -145,13 +148,13 @@ class Noise(keras.layers.Layer):
             w = ops.cast(w, "float32")
         return ops.cast(self.perturb(w, seed, strength), dtype)
 
-    def compute_output_spec(self, inputs, seed=None):
+    def compute_output_spec(self, inputs: Tensor, seed: Seed | None = None) -> Any:
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
 
-    def get_build_config(self):
+    def get_build_config(self) -> Config | None:
         return None
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "scale": self._initial_scale}
 
 
@@ -174,7 +177,9 @@ class Compose(Noise):
         True
     """
 
-    def __init__(self, noises, scale=1.0, **kwargs):
+    def __init__(
+        self, noises: Sequence[str | Noise], scale: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(scale=scale, **kwargs)
         if not isinstance(noises, (list, tuple)):
             raise TypeError(
@@ -190,18 +195,18 @@ class Compose(Noise):
                 )
             noise._outer = weakref.ref(self)
 
-    def strength(self, factor=1.0, chip=None):
+    def strength(self, factor: float | Tensor = 1.0, chip: Seed | None = None) -> Any:
         common = super().strength(factor)
         return [
             noise.strength(common, None if chip is None else random.fold_in(chip, i))
             for i, noise in enumerate(self.noises)
         ]
 
-    def bind(self, kernel, seed=None):
+    def bind(self, kernel: Any, seed: Seed | None = None) -> None:
         for i, noise in enumerate(self.noises):
             noise.bind(kernel, None if seed is None else random.fold_in(seed, i))
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> Noise:
         noises = [noise.for_kernel(kernel) for noise in self.noises]
         if all(a is b for a, b in zip(noises, self.noises, strict=True)):
             return self
@@ -209,27 +214,27 @@ class Compose(Noise):
         copy.scale.assign(self.scale)
         return copy
 
-    def leaves(self):
+    def leaves(self) -> list[Noise]:
         return [leaf for noise in self.noises for leaf in noise.leaves()]
 
-    def perturb(self, w, seed, strength):
+    def perturb(self, w: Tensor, seed: Seed, strength: Any) -> Tensor:
         for i, (noise, own) in enumerate(zip(self.noises, strength, strict=True)):
             w = noise.perturb(w, random.fold_in(seed, i), own)
         return w
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "noises": [family.serialize(noise) for noise in self.noises],
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         noises = [family.deserialize(noise) for noise in config.pop("noises")]
         return cls(noises, **config)
 
 
-def leaves(noises):
+def leaves(noises: Iterable[Any]) -> list[Noise]:
     """The elementary noises in a list that may hold None and other callables."""
     known = [noise for noise in noises if isinstance(noise, Noise)]
     return [leaf for noise in known for leaf in noise.leaves()]

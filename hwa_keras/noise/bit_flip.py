@@ -1,5 +1,6 @@
 """BitFlip: memory cells that are read wrong."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ from keras import ops
 
 from hwa_keras import quantizers
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Config, Seed, Tensor
 from hwa_keras.devices.bits import (
     check_bit_factors,
     check_encoding,
@@ -65,13 +67,13 @@ class BitFlip(Noise):
 
     def __init__(
         self,
-        p,
-        encoding="twos_complement",
-        bit_factors=None,
-        quantizer=None,
-        scale=1.0,
-        **kwargs,
-    ):
+        p: float,
+        encoding: str = "twos_complement",
+        bit_factors: Sequence[float] | None = None,
+        quantizer: str | quantizers.Quantizer | None = None,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(scale=scale, **kwargs)
         check_error_rate("BitFlip", p=p)
         self._initial_p = float(p)
@@ -103,7 +105,7 @@ class BitFlip(Noise):
         if given is not None:
             self._know(given, "weights")
 
-    def bind(self, kernel, seed=None):
+    def bind(self, kernel: Any, seed: Seed | None = None) -> None:
         self._view = kernel.view
         self._know(self._given_quantizer() or kernel.quantizer, kernel.path)
 
@@ -115,22 +117,22 @@ class BitFlip(Noise):
         self._quantizer = lambda: quantizer
 
     @property
-    def quantizer(self):
+    def quantizer(self) -> Any:
         """What the weights were quantized with; None as long as that is not known."""
         return self._quantizer()
 
     @property
-    def error_rate(self):
+    def error_rate(self) -> float:
         """The probability that a bit is read wrong: p·scale, ½ at most."""
         p = float(ops.convert_to_numpy(self.p.value))
         return min(p * self.total_scale, 0.5)
 
-    def strength(self, factor=1.0, chip=None):
+    def strength(self, factor: float | Tensor = 1.0, chip: Seed | None = None) -> Any:
         step = None if self.quantizer is None else self.quantizer.code_step()
         step = matrix_step(step, self._view)
         return super().strength(factor) * self.p.value, step
 
-    def perturb(self, w, seed, strength):
+    def perturb(self, w: Tensor, seed: Seed, strength: Any) -> Tensor:
         p, step = strength
         if self.quantizer is None:
             self._know(None, "weights")  # Says what is missing.
@@ -141,12 +143,12 @@ class BitFlip(Noise):
 
         return ops.cond(p > 0, read, lambda: w)
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> "BitFlip":
         copy = replicate(self)
         copy.bind(kernel)
         return copy
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "p": self._initial_p,

@@ -1,9 +1,12 @@
 """Defects: what differs from chip to chip, and stays as it is on one."""
 
+from typing import Any
+
 from keras import ops
 
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_not_negative, check_positive
+from hwa_keras.core.types import Config, Seed, Tensor
 from hwa_keras.noise.base import Noise, family
 
 __all__ = ["DropConnect", "ProcessVariation", "StuckAt", "SynapticMismatch"]
@@ -40,15 +43,15 @@ class DropConnect(Noise):
         - Wan et al., "Regularization of neural networks using DropConnect", ICML 2013.
     """
 
-    def __init__(self, rate, scale=1.0, **kwargs):
+    def __init__(self, rate: float, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(scale=scale, **kwargs)
         self.rate = check_rate("DropConnect", rate)
 
-    def perturb(self, w, seed, scale):
+    def perturb(self, w: Tensor, seed: Seed, scale: Tensor) -> Tensor:
         dropped = random.bernoulli(ops.shape(w), seed, self.rate * scale)
         return ops.where(dropped, ops.zeros_like(w), w)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate}
 
 
@@ -65,12 +68,12 @@ class ChipNoise(Noise):
         scale: Initial value of the `scale` variable. Defaults to `1.0`.
     """
 
-    def __init__(self, hold=True, scale=1.0, **kwargs):
+    def __init__(self, hold: bool = True, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(scale=scale, **kwargs)
         self.hold = bool(hold)
         self.chip = None
 
-    def bind(self, kernel, seed=None):
+    def bind(self, kernel: Any, seed: Seed | None = None) -> None:
         if self.hold and self.chip is None and seed is not None:
             self.chip = self.add_weight(
                 shape=(2,),
@@ -80,7 +83,7 @@ class ChipNoise(Noise):
                 name="chip",
             )
 
-    def redraw(self, seed):
+    def redraw(self, seed: Seed) -> None:
         """Hold another draw.
 
         Args:
@@ -93,20 +96,20 @@ class ChipNoise(Noise):
             )
         self.chip.assign(seed)
 
-    def strength(self, factor=1.0, chip=None):
+    def strength(self, factor: float | Tensor = 1.0, chip: Seed | None = None) -> Any:
         if chip is None and self.chip is not None:
             chip = self.chip.value
         return super().strength(factor), chip
 
-    def perturb(self, w, seed, strength):
+    def perturb(self, w: Tensor, seed: Seed, strength: Any) -> Tensor:
         scale, chip = strength
         return self.vary(w, seed if chip is None else chip, scale)
 
-    def vary(self, w, seed, scale):
+    def vary(self, w: Tensor, seed: Seed, scale: float | Tensor) -> Tensor:
         """Return the weights of one chip, a pure function of its seed."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "hold": self.hold}
 
 
@@ -136,7 +139,14 @@ class ProcessVariation(ChipNoise):
         - Pelgrom et al., "Matching properties of MOS transistors", IEEE JSSC 24, 1989.
     """
 
-    def __init__(self, std, granularity="weight", hold=True, scale=1.0, **kwargs):
+    def __init__(
+        self,
+        std: float,
+        granularity: str = "weight",
+        hold: bool = True,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(hold=hold, scale=scale, **kwargs)
         check_not_negative("ProcessVariation", std=std)
         if granularity not in ("weight", "column", "layer"):
@@ -147,7 +157,7 @@ class ProcessVariation(ChipNoise):
         self.std = float(std)
         self.granularity = granularity
 
-    def vary(self, w, seed, scale):
+    def vary(self, w: Tensor, seed: Seed, scale: float | Tensor) -> Tensor:
         shape = ops.shape(w)
         if self.granularity == "column":
             shape = (*(1 for _ in shape[:-1]), shape[-1])
@@ -156,7 +166,7 @@ class ProcessVariation(ChipNoise):
         z = ops.cast(random.normal(shape, seed), w.dtype)
         return w + w * (self.std * ops.cast(scale, w.dtype) * z)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "std": self.std,
@@ -201,18 +211,25 @@ class SynapticMismatch(ChipNoise):
         ... )
     """
 
-    def __init__(self, std, range, hold=True, scale=1.0, **kwargs):
+    def __init__(
+        self,
+        std: float,
+        range: float,
+        hold: bool = True,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(hold=hold, scale=scale, **kwargs)
         check_not_negative("SynapticMismatch", std=std)
         check_positive("SynapticMismatch", range=range)
         self.std = float(std)
         self.range = float(range)
 
-    def vary(self, w, seed, scale):
+    def vary(self, w: Tensor, seed: Seed, scale: float | Tensor) -> Tensor:
         std = self.std * self.range * ops.cast(scale, w.dtype)
         return w + std * ops.cast(random.normal(ops.shape(w), seed), w.dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "std": self.std, "range": self.range}
 
 
@@ -240,7 +257,14 @@ class StuckAt(ChipNoise):
           variations and defects in RRAM crossbar", DATE 2017.
     """
 
-    def __init__(self, rate, value=0.0, hold=True, scale=1.0, **kwargs):
+    def __init__(
+        self,
+        rate: float,
+        value: float = 0.0,
+        hold: bool = True,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(hold=hold, scale=scale, **kwargs)
         self.rate = check_rate("StuckAt", rate)
         if not -1 <= value <= 1:
@@ -250,9 +274,9 @@ class StuckAt(ChipNoise):
             )
         self.value = float(value)
 
-    def vary(self, w, seed, scale):
+    def vary(self, w: Tensor, seed: Seed, scale: float | Tensor) -> Tensor:
         stuck = random.bernoulli(ops.shape(w), seed, self.rate * scale)
         return ops.where(stuck, self.value * ops.max(ops.abs(w)), w)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "value": self.value}

@@ -1,12 +1,15 @@
 """DriftNoise: weights as they are read at a random time after programming."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
 from hwa_keras import devices
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_choice
+from hwa_keras.core.types import Config, Seed, Tensor
 from hwa_keras.noise.base import Noise, family
 
 __all__ = ["DriftNoise"]
@@ -50,12 +53,12 @@ class DriftNoise(Noise):
 
     def __init__(
         self,
-        device="pcm",
-        times=(1.0, _YEAR),
-        compensation="measured",
-        scale=1.0,
-        **kwargs,
-    ):
+        device: str | devices.Device = "pcm",
+        times: float | Sequence[float] = (1.0, _YEAR),
+        compensation: str = "measured",
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(scale=scale, **kwargs)
         self.device = devices.get(device)
         if self.device is None:
@@ -65,19 +68,19 @@ class DriftNoise(Noise):
         self.compensation = compensation
         self._tiling = None
 
-    def bind(self, kernel, seed=None):
+    def bind(self, kernel: Any, seed: Seed | None = None) -> None:
         self._tiling = None if kernel.tiling.is_single else kernel.tiling
         self._fused = None
 
-    def identity(self):
+    def identity(self) -> Any:
         return self.device, self.times, self.compensation, self._tiling
 
-    def draw_time(self, seed):
+    def draw_time(self, seed: Seed) -> Tensor:
         """A time in seconds, log-uniform between the two, from a seed."""
         low, high = map(math.log, self.times)
         return ops.exp(low + (high - low) * random.uniform((), seed))
 
-    def perturb(self, w, seed, scale):
+    def perturb(self, w: Tensor, seed: Seed, scale: Tensor) -> Tensor:
         t = ops.cast(self.draw_time(random.fold_in(seed, 0)), w.dtype)
         seed = random.fold_in(seed, 1)
         scale, gain = ops.cast(scale, w.dtype), _GAINS[self.compensation]
@@ -86,7 +89,7 @@ class DriftNoise(Noise):
         tiles = self._tiling.cut(w)
         return self._tiling.join(self.device.perturb_at(tiles, seed, t, scale, gain))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "device": devices.serialize(self.device),

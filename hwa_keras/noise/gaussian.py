@@ -1,10 +1,13 @@
 """Gaussian noise, as it is found on chips."""
 
+from typing import Any
+
 from keras import ops
 
 from hwa_keras import devices
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_not_negative
+from hwa_keras.core.types import Config, Seed, Tensor
 from hwa_keras.noise.base import Noise, family
 
 __all__ = ["AdditiveGaussian", "MultiplicativeGaussian", "ProgrammingNoise"]
@@ -34,7 +37,9 @@ class AdditiveGaussian(Noise):
         - Joshi et al., 2020, arXiv:1906.03138.
     """
 
-    def __init__(self, std, relative_to="max", scale=1.0, **kwargs):
+    def __init__(
+        self, std: float, relative_to: str = "max", scale: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(scale=scale, **kwargs)
         check_not_negative("AdditiveGaussian", std=std)
         if relative_to not in ("max", "std", "absolute"):
@@ -45,10 +50,10 @@ class AdditiveGaussian(Noise):
         self.std = float(std)
         self.relative_to = relative_to
 
-    def identity(self):
+    def identity(self) -> Any:
         return self.std, self.relative_to
 
-    def perturb(self, w, seed, scale):
+    def perturb(self, w: Tensor, seed: Seed, scale: Tensor) -> Tensor:
         std = self.std * ops.cast(scale, w.dtype)
         if self.relative_to == "max":
             std = std * ops.max(ops.abs(w))
@@ -56,7 +61,7 @@ class AdditiveGaussian(Noise):
             std = std * ops.std(w)
         return w + std * ops.cast(random.normal(ops.shape(w), seed), w.dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "std": self.std,
@@ -84,19 +89,19 @@ class MultiplicativeGaussian(Noise):
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, equation 3.38.
     """
 
-    def __init__(self, std, scale=1.0, **kwargs):
+    def __init__(self, std: float, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(scale=scale, **kwargs)
         check_not_negative("MultiplicativeGaussian", std=std)
         self.std = float(std)
 
-    def identity(self):
+    def identity(self) -> Any:
         return (self.std,)
 
-    def perturb(self, w, seed, scale):
+    def perturb(self, w: Tensor, seed: Seed, scale: Tensor) -> Tensor:
         z = ops.cast(random.normal(ops.shape(w), seed), w.dtype)
         return w + w * (self.std * ops.cast(scale, w.dtype) * z)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "std": self.std}
 
 
@@ -122,28 +127,30 @@ class ProgrammingNoise(Noise):
         - Rasch et al., 2023, arXiv:2302.08469.
     """
 
-    def __init__(self, device="pcm", scale=1.0, **kwargs):
+    def __init__(
+        self, device: str | devices.Device = "pcm", scale: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(scale=scale, **kwargs)
         self.device = devices.get(device)
         if self.device is None:
             raise ValueError("`device` must be a device or its name. Received: None.")
         self._tiling = None
 
-    def bind(self, kernel, seed=None):
+    def bind(self, kernel: Any, seed: Seed | None = None) -> None:
         self._tiling = None if kernel.tiling.is_single else kernel.tiling
         self._fused = None
 
-    def identity(self):
+    def identity(self) -> Any:
         return self.device, self._tiling
 
-    def perturb(self, w, seed, scale):
+    def perturb(self, w: Tensor, seed: Seed, scale: Tensor) -> Tensor:
         scale = ops.cast(scale, w.dtype)
         if self._tiling is None:
             return self.device.perturb(w, seed, scale)
         tiles = self.device.perturb(self._tiling.cut(w), seed, scale)
         return self._tiling.join(tiles)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "device": devices.serialize(self.device),

@@ -1,6 +1,8 @@
 """A noise as a device: chips that differ, and do not age."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -8,8 +10,15 @@ from keras import ops
 from hwa_keras import devices
 from hwa_keras.core import random
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Seed, Selector, Self, Tensor
 from hwa_keras.devices.device import Device
 from hwa_keras.noise.base import Noise, family
+
+DeviceLike: TypeAlias = str | Device | Noise
+"""A device, its name, or a noise that leaves weights as a device would."""
+
+DeviceRules: TypeAlias = Sequence[tuple[Selector, DeviceLike | None]]
+"""Pairs of a selector of layers and the device of their kernels; None is digital."""
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -26,22 +35,26 @@ class NoiseDevice(Device):
     is_array = False
     _identity: tuple = field(init=False, repr=False, default=())
 
-    def for_kernel(self, kernel):
+    def for_kernel(self, kernel: Any) -> "NoiseDevice":
         own = self.noise.for_kernel(kernel)
         return self if own is self.noise else NoiseDevice(own)
 
-    def program(self, weights, seed):
+    def program(self, weights: Tensor, seed: Seed) -> dict[str, Tensor]:
         # What a noise holds for one chip is drawn from the seed of this chip.
         strength = self.noise.strength(chip=seed)
         return {"weights": self.noise.perturb(weights, seed, strength)}
 
-    def read(self, state, t, z=None):
+    def read(
+        self, state: dict[str, Tensor], t: float | Tensor, z: Tensor | None = None
+    ) -> Tensor:
         return state["weights"] + 0.0 * t  # The time stays an input of exports.
 
-    def perturb(self, weights, seed, scale=1.0):
+    def perturb(
+        self, weights: Tensor, seed: Seed, scale: float | Tensor = 1.0
+    ) -> Tensor:
         return self.noise.perturb(weights, seed, self.noise.strength(scale, seed))
 
-    def oracle_gain(self, state, t):
+    def oracle_gain(self, state: dict[str, Tensor], t: float | Tensor) -> Tensor:
         return ops.ones(())
 
     def __post_init__(self):
@@ -64,15 +77,15 @@ class NoiseDevice(Device):
         arguments = ", ".join(f"{key}={value!r}" for key, value in own.items())
         return f"{type(self.noise).__name__}({arguments})"
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"noise": family.serialize(self.noise)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(family.deserialize(config["noise"]))
 
 
-def as_device(identifier):
+def as_device(identifier: DeviceLike | None) -> Device | None:
     """A device from a device, its name, or a noise."""
     if isinstance(identifier, Noise):
         return NoiseDevice(identifier)

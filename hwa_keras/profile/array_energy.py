@@ -5,6 +5,7 @@ import math
 import keras
 
 from hwa_keras.core.checks import check_count
+from hwa_keras.core.types import Data
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.layers.product_families import product_of
@@ -18,8 +19,13 @@ _SIEMENS = 1e-6  # of a µS
 
 
 def array_energy(
-    model, data, crossbar=None, periphery=None, batches=13, batch_size=200
-):
+    model: keras.Model,
+    data: Data,
+    crossbar: Crossbar | None = None,
+    periphery: Periphery | None = None,
+    batches: int = 13,
+    batch_size: int = 200,
+) -> ArrayEnergy:
     """The power and the energy of a model's arrays for one example.
 
     Runs the data through the model as at inference, and has the inputs of each kernel

@@ -1,6 +1,7 @@
 """What the arrays of a model take, as figures and as a table."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import rich.table
 from rich.text import Text
@@ -41,7 +42,7 @@ class KernelArrayEnergy:
     path: str
     rows: int
     columns: int
-    tiles: tuple
+    tiles: tuple[int, int]
     products: float
     dac_bits: int | None
     adc_bits: int | None
@@ -54,11 +55,11 @@ class KernelArrayEnergy:
     seconds: float | None = None
 
     @property
-    def total(self):
+    def total(self) -> float:
         """The sum of the parts."""
         return sum(getattr(self, part) for part in PARTS)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return {**asdict(self), "tiles": list(self.tiles), "total": self.total}
 
@@ -80,14 +81,14 @@ class ArrayEnergy(Tabular):
     """
 
     name: str
-    kernels: tuple
+    kernels: tuple[KernelArrayEnergy, ...]
     v_read: float | None
     t_read: float | None
-    digital: tuple
-    assumptions: tuple
+    digital: tuple[str, ...]
+    assumptions: tuple[str, ...]
 
     @property
-    def parts(self):
+    def parts(self) -> dict[str, float]:
         """Dictionary from the name of a part to its sum over the kernels."""
         return {
             part: sum(getattr(kernel, part) for kernel in self.kernels)
@@ -95,12 +96,12 @@ class ArrayEnergy(Tabular):
         }
 
     @property
-    def total(self):
+    def total(self) -> float:
         """The sum over kernels and parts: J, or without v_read unit-free power."""
         return sum(kernel.total for kernel in self.kernels)
 
     @property
-    def joules(self):
+    def joules(self) -> float:
         """The energy of one example, J.
 
         Raises:
@@ -110,17 +111,17 @@ class ArrayEnergy(Tabular):
         return self.total
 
     @property
-    def watts(self):
+    def watts(self) -> float:
         """The mean power while the kernels compute, one after the other, W.
 
         Raises:
             ValueError: Without v_read and t_read.
         """
         self._check_si("A power in watts")
-        return self.total / sum(kernel.seconds for kernel in self.kernels)
+        return self.total / sum(k.seconds for k in self.kernels)  # type: ignore[misc]
 
     @property
-    def source(self):
+    def source(self) -> str:
         """Where the figures come from, in one line."""
         heads = ("ADCs:", "DACs:", "digital:", "unit-free power:")
         named = [line for line in self.assumptions if line.startswith(heads)]
@@ -134,7 +135,7 @@ class ArrayEnergy(Tabular):
                 "`total` is the unit-free power of the thesis."
             )
 
-    def watts_of(self, kernel):
+    def watts_of(self, kernel: KernelArrayEnergy) -> float:
         """The mean power of a kernel of this result while it computes, W.
 
         Args:
@@ -144,16 +145,16 @@ class ArrayEnergy(Tabular):
             ValueError: Without v_read and t_read.
         """
         self._check_si("A power in watts")
-        return kernel.total / kernel.seconds
+        return kernel.total / kernel.seconds  # type: ignore[operator]
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one for each kernel."""
         return [{"model": self.name, **kernel.to_dict()} for kernel in self.kernels]
 
-    def tables(self):
+    def tables(self) -> list[rich.table.Table]:
         return [self.table(), self.totals()]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return {
             "name": self.name,
@@ -167,11 +168,11 @@ class ArrayEnergy(Tabular):
             "assumptions": list(self.assumptions),
         }
 
-    def formatted(self, value):
+    def formatted(self, value: float) -> str:
         """A part or a total in words, with its unit."""
         return f"{value:,.4g}" if self.v_read is None else readable(value, "J")
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """The kernels as a `rich.table.Table`."""
         what = "power, unit-free" if self.v_read is None else "energy of one example"
         title = Text(f"{self.name}: {what}, of its arrays")
@@ -201,7 +202,7 @@ class ArrayEnergy(Tabular):
             cells.append(readable(self.watts_of(kernel), "W"))
         return cells
 
-    def totals(self):
+    def totals(self) -> rich.table.Table:
         """The assumptions as a `rich.table.Table`."""
         grid = rich.table.Table.grid(padding=(0, 2))
         for line in self.assumptions:

@@ -51,7 +51,7 @@ _DAC_SOURCE = (
 )
 
 
-def walden_energy(bits, fom):
+def walden_energy(bits: float, fom: float) -> float:
     """Energy of a conversion by Walden's figure of merit: E = fom·2^bits, in J.
 
     Args:
@@ -69,7 +69,7 @@ def walden_energy(bits, fom):
     return fom * 2.0**bits
 
 
-def schreier_energy(bits, fom):
+def schreier_energy(bits: float, fom: float) -> float:
     """Energy of a conversion by Schreier's figure of merit, for thermal noise, in J.
 
     fom = SNDR + 10·log₁₀(bandwidth/power) in dB, with SNDR = 20·log₁₀(2^bits) +
@@ -92,7 +92,7 @@ def schreier_energy(bits, fom):
     return 10.0 ** ((sndr - fom) / 10.0) / 2.0
 
 
-def adc_energy(bits, technology=45.0):
+def adc_energy(bits: int, technology: float = 45.0) -> float:
     """Energy of a conversion from analog to digital by a table of converters, in J.
 
     In bits E = a + b·2^bits, Walden's form and a part that all converters have, through
@@ -167,8 +167,8 @@ class Periphery:
     """
 
     technology: float = 45.0
-    adc: float | Callable | None = None
-    dac: float | Callable | None = None
+    adc: float | Callable[[int], float] | None = None
+    dac: float | Callable[[int], float] | None = None
     tia_resistance: float | None = None
     addition: float = 1e-12 * PJ_PER_ADDITION["int32"]
     subtraction: str = "analog"
@@ -183,19 +183,19 @@ class Periphery:
         if self.adc is None:
             adc_energy(8, self.technology)
 
-    def of_adc(self, bits):
+    def of_adc(self, bits: int) -> float:
         """Energy of a conversion by an ADC of so many bits, J."""
         if self.adc is None:
             return adc_energy(bits, self.technology)
         return self.adc(bits) if callable(self.adc) else self.adc
 
-    def of_dac(self, bits):
+    def of_dac(self, bits: int) -> float:
         """Energy of a conversion by a DAC of so many bits, J."""
         if self.dac is None:
             return walden_energy(bits, _DAC_FOM)
         return self.dac(bits) if callable(self.dac) else self.dac
 
-    def sources(self):
+    def sources(self) -> tuple[str, ...]:
         """Where the energies come from, a tuple of lines."""
         adc, dac = "as given", "as given"
         if self.adc is None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -124,11 +125,11 @@ class KernelEnergy:
     share: float
 
     @property
-    def energy(self):
+    def energy(self) -> float:
         """bits·η·weights, in units of the energy of one reliable bit."""
         return self.bits * self.relative * self.weights
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         names = ("path", "weights", "bits", "error_rate", "relative", "energy", "share")
         return {name: getattr(self, name) for name in names}
@@ -149,27 +150,27 @@ class MemoryEnergy(Tabular):
     """
 
     name: str
-    kernels: tuple
+    kernels: tuple[KernelEnergy, ...]
     reference: str
     reference_energy: float
     a: float = 12.8
 
     @property
-    def energy(self):
+    def energy(self) -> float:
         """E, in units of the energy of one reliable bit."""
         return sum(kernel.energy for kernel in self.kernels)
 
     @property
-    def relative(self):
+    def relative(self) -> float:
         """The energy in units of the reference's."""
         return self.energy / self.reference_energy
 
     @property
-    def weights(self):
+    def weights(self) -> int:
         """How many weights the kernels have together."""
         return sum(kernel.weights for kernel in self.kernels)
 
-    def joules(self, pj_per_bit):
+    def joules(self, pj_per_bit: float) -> float:
         """The energy of reading every kernel once.
 
         Args:
@@ -192,7 +193,7 @@ class MemoryEnergy(Tabular):
         return self.energy * pj_per_bit * 1e-12
 
     @property
-    def memory(self):
+    def memory(self) -> str:
         """The smallest SRAM of `PJ_PER_BIT` that holds all kernels.
 
         Banks of 1 MiB where none does.
@@ -201,12 +202,12 @@ class MemoryEnergy(Tabular):
         return next((name for name, size in _SRAMS if bits <= size), _SRAMS[-1][0])
 
     @property
-    def pj_per_bit(self):
+    def pj_per_bit(self) -> float:
         """Of that memory, as `joules` takes it."""
         return PJ_PER_BIT[self.memory]
 
     @property
-    def source(self):
+    def source(self) -> str:
         """Where the figures come from, in one line."""
         return (
             f"memory_energy; η(p) = −ln(p)/{self.a:g}, Henwood, 2024; each kernel read "
@@ -214,14 +215,14 @@ class MemoryEnergy(Tabular):
             "Horowitz, ISSCC 2014"
         )
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one for each kernel."""
         return [{"model": self.name, **kernel.to_dict()} for kernel in self.kernels]
 
-    def tables(self):
+    def tables(self) -> list[rich.table.Table]:
         return [self.table(), self.totals()]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return {
             "name": self.name,
@@ -233,7 +234,7 @@ class MemoryEnergy(Tabular):
             "a": self.a,
         }
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """The kernels as a `rich.table.Table`."""
         title = f"{self.name}: energy of the memory of its kernels"
         table = rich.table.Table(title=Text(title), show_footer=True)
@@ -257,7 +258,7 @@ class MemoryEnergy(Tabular):
             table.add_row(*map(Text, cells))
         return table
 
-    def totals(self):
+    def totals(self) -> rich.table.Table:
         """The sums as a `rich.table.Table`."""
         grid = rich.table.Table.grid(padding=(0, 2))
         for row in (
@@ -269,7 +270,12 @@ class MemoryEnergy(Tabular):
         return grid
 
 
-def memory_energy(model, reference="reliable", a=12.8, float_bits=16):
+def memory_energy(
+    model: keras.Model,
+    reference: str | float | keras.Model = "reliable",
+    a: float = 12.8,
+    float_bits: int = 16,
+) -> MemoryEnergy:
     """The energy of the memory that holds a model's kernels.
 
     E = Σ bits·η(p)·weights over the kernels, with η(p) = −ln(p)/a and η(0) = 1, in

@@ -7,6 +7,9 @@ from typing import Any
 import rich.table
 from rich.text import Text
 
+from hwa_keras.profile.array_result import ArrayEnergy
+from hwa_keras.profile.energy import MemoryEnergy
+from hwa_keras.profile.spiking_result import SpikingEnergy
 from hwa_keras.results.tabular import Tabular, plain_table
 from hwa_keras.results.text import readable
 
@@ -44,25 +47,25 @@ class LayerSummary:
     name: str
     layer_type: str
     input_precision: int | None
-    output_shape: tuple | None
-    params: dict
+    output_shape: tuple[int | None, ...] | None
+    params: dict[int, int]
     trainable_params: int
-    macs: dict | None
+    macs: dict[int, int] | None
     noise: str | None
-    error_rates: tuple = ()
+    error_rates: tuple[float, ...] = ()
     energy_share: float | None = None
     array_energy: float | None = None
     spiking_energy: float | None = None
 
     @property
-    def total_params(self):
+    def total_params(self) -> int:
         return sum(self.params.values())
 
     @property
-    def memory_bits(self):
+    def memory_bits(self) -> int:
         return sum(bits * count for bits, count in self.params.items())
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return {
             "name": self.name,
@@ -94,82 +97,82 @@ class ModelSummary(Tabular):
     """
 
     name: str
-    layers: tuple
-    memory: Any = None
-    arrays: Any = None
-    spiking: Any = None
+    layers: tuple[LayerSummary, ...]
+    memory: MemoryEnergy | None = None
+    arrays: ArrayEnergy | None = None
+    spiking: SpikingEnergy | None = None
 
     @property
-    def relative_energy(self):
+    def relative_energy(self) -> float | None:
         """The energy of the memory in units of what it is without errors, or None."""
-        return self.memory and self.memory.relative
+        return None if self.memory is None else self.memory.relative
 
     @property
-    def params(self):
+    def params(self) -> dict[int, int]:
         """Dictionary from bits to the number of parameters of so many bits."""
         return _merged(layer.params for layer in self.layers)
 
     @property
-    def total_params(self):
+    def total_params(self) -> int:
         return sum(self.params.values())
 
     @property
-    def trainable_params(self):
+    def trainable_params(self) -> int:
         return sum(layer.trainable_params for layer in self.layers)
 
     @property
-    def non_trainable_params(self):
+    def non_trainable_params(self) -> int:
         return self.total_params - self.trainable_params
 
     @property
-    def memory_bits(self):
+    def memory_bits(self) -> int:
         return sum(layer.memory_bits for layer in self.layers)
 
     @property
-    def memory_bits_with_8_bit_floats(self):
+    def memory_bits_with_8_bit_floats(self) -> int:
         """The memory if what has more than 8 bits had 8."""
         return sum(min(bits, 8) * count for bits, count in self.params.items())
 
     @property
-    def float32_memory_bits(self):
+    def float32_memory_bits(self) -> int:
         """The memory if every parameter had 32 bits."""
         return 32 * self.total_params
 
     @property
-    def compression_ratio(self):
+    def compression_ratio(self) -> float:
         """The memory as a share of that in 32 bits: the smaller, the better."""
         return self.memory_bits / max(1e-8, self.float32_memory_bits)
 
     @property
-    def macs(self):
+    def macs(self) -> dict[int, int]:
         """Dictionary from bits to the number of operations of that precision."""
         return _merged(layer.macs or {} for layer in self.layers)
 
     @property
-    def total_macs(self):
+    def total_macs(self) -> int:
         """The operations that could be counted."""
         return sum(self.macs.values())
 
     @property
-    def uncounted(self):
+    def uncounted(self) -> list[str]:
         """Names of the layers whose operations are not in `macs`."""
         return [layer.name for layer in self.layers if layer.macs is None]
 
-    def macs_share(self, bits):
+    def macs_share(self, bits: int) -> float:
         """The share of operations, of those counted, with a precision of `bits`."""
         return self.macs.get(bits, 0) / max(1, self.total_macs)
 
     @property
-    def low_precision_share(self):
+    def low_precision_share(self) -> float:
         """The share of operations, of those counted, with 2 bits or fewer."""
         low = sum(count for bits, count in self.macs.items() if bits <= 2)
         return low / max(1, self.total_macs)
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one for each layer."""
         return [{"model": self.name, **layer.to_dict()} for layer in self.layers]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return {
             "name": self.name,
@@ -194,7 +197,7 @@ class ModelSummary(Tabular):
             "energies": [dict(zip(_HEADS, row, strict=True)) for row in self.energies],
         }
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """The layers as a `rich.table.Table`."""
         noisy = any(layer.noise for layer in self.layers)
         flipped = any(layer.error_rates for layer in self.layers)
@@ -246,7 +249,8 @@ class ModelSummary(Tabular):
         return columns
 
     def _array_head(self):
-        return "array power" if self.arrays.v_read is None else "array energy"
+        is_power = self.arrays is not None and self.arrays.v_read is None
+        return "array power" if is_power else "array energy"
 
     def _cells(self, layer):
         macs = [
@@ -262,7 +266,7 @@ class ModelSummary(Tabular):
             *macs,
         ]
 
-    def totals(self):
+    def totals(self) -> rich.table.Table:
         """The sums as a `rich.table.Table`."""
         grid = rich.table.Table.grid(padding=(0, 2))
         macs = f"{self.total_macs:,}"
@@ -286,7 +290,7 @@ class ModelSummary(Tabular):
         return grid
 
     @property
-    def energies(self):
+    def energies(self) -> list[tuple[str, str, str]]:
         """Triples of strings: what takes energy, how much, and the source."""
         rows = []
         if self.memory is not None:
@@ -301,11 +305,11 @@ class ModelSummary(Tabular):
             rows.append(("spikes", total, self.spiking.source))
         return rows
 
-    def tables(self):
+    def tables(self) -> list[rich.table.Table]:
         energies = [self.energy_table()] if self.energies else []
         return [self.table(), self.totals(), *energies]
 
-    def energy_table(self):
+    def energy_table(self) -> rich.table.Table:
         """The energies of one example and their sources, as a `rich.table.Table`."""
         title = f"{self.name}: energy of one example"
         return plain_table(title, _HEADS, self.energies, named=len(_HEADS))

@@ -17,6 +17,7 @@ from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data
 from hwa_keras.deployment.batchnorm import calibration_batches
 from hwa_keras.layers.product_families import product_of
 from hwa_keras.profile.spiking_result import (
@@ -63,8 +64,13 @@ SPIKING_DEVICES = {
 
 
 def spiking_energy(
-    model, data, device="loihi", seconds=None, batches=13, batch_size=200
-):
+    model: keras.Model,
+    data: Data,
+    device: str | EnergyModel = "loihi",
+    seconds: float | None = None,
+    batches: int = 13,
+    batch_size: int = 200,
+) -> SpikingEnergy:
     """The energy of a spiking network on a neuromorphic chip, for one example.
 
     Runs the data through the model as at inference and counts: spikes of neurons
@@ -127,7 +133,7 @@ def spiking_energy(
           (arithmetic in 45 nm).
     """
     _check(model)
-    device = _device(device)
+    chip = _device(device)
     check_count("spiking_energy", batches=batches, batch_size=batch_size)
     if seconds is not None:
         check_positive("spiking_energy", seconds=seconds)
@@ -147,12 +153,12 @@ def spiking_energy(
     missed = {k.layer_path for k in find_kernels(twin)[0]}
     missed |= {count.path for count in counts}
     missed -= {count.path for count in reached}
-    rows = tuple(count.row(examples, device) for count in reached)
+    rows = tuple(count.row(examples, chip) for count in reached)
     _warn_of_rates(model, rows)
-    assumed = _assumptions(device, rows, missed, seconds)
+    assumed = _assumptions(chip, rows, missed, seconds)
     if seconds is None:
         seconds = max(count.seconds for count in reached)
-    return SpikingEnergy(model.name, rows, device, float(seconds), assumed)
+    return SpikingEnergy(model.name, rows, chip, float(seconds), assumed)
 
 
 def is_spiking(model):

@@ -1,6 +1,7 @@
 """What a spiking network takes on a neuromorphic chip, as figures and as a table."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import rich.table
 from rich.text import Text
@@ -72,7 +73,7 @@ class EnergyModel:
             f"a synaptic operation, {self.static_w:g} W static: {self.source}"
         )
 
-    def joules(self, spikes, synops, seconds=0.0):
+    def joules(self, spikes: float, synops: float, seconds: float = 0.0) -> float:
         """The energy of so many spikes and synaptic operations in this time, J."""
         dynamic = self.pj_per_spike * spikes + self.pj_per_synop * synops
         return _PICO * dynamic + self.static_w * seconds
@@ -104,7 +105,7 @@ class SpikingLayerEnergy:
     analog_macs: float
     joules: float
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return asdict(self)
 
@@ -124,43 +125,43 @@ class SpikingEnergy(Tabular):
     """
 
     name: str
-    layers: tuple
+    layers: tuple[SpikingLayerEnergy, ...]
     device: EnergyModel
     seconds: float
-    assumptions: tuple
+    assumptions: tuple[str, ...]
 
     @property
-    def spikes(self):
+    def spikes(self) -> float:
         """Spikes of all neurons."""
         return sum(layer.spikes or 0.0 for layer in self.layers)
 
     @property
-    def synops(self):
+    def synops(self) -> float:
         """Synaptic operations of all layers."""
         return sum(layer.synops for layer in self.layers)
 
     @property
-    def macs(self):
+    def macs(self) -> float:
         """Multiply-accumulate operations of the same network in frames."""
         return sum(layer.macs for layer in self.layers)
 
     @property
-    def joules(self):
+    def joules(self) -> float:
         """The energy of one inference, J, static power included."""
         return self.device.joules(self.spikes, self.synops, self.seconds)
 
     @property
-    def watts(self):
+    def watts(self) -> float:
         """The mean power during an inference, W."""
         return self.joules / self.seconds
 
     @property
-    def frame_joules(self):
+    def frame_joules(self) -> float:
         """The arithmetic of the same network in frames, each step in full, 45 nm, J."""
         return _PICO * PJ_PER_MAC * self.macs
 
     @property
-    def accumulate_joules(self):
+    def accumulate_joules(self) -> float:
         """The arithmetic of the spikes on the same digital chip, 45 nm, J.
 
         An addition for each synaptic operation, and a multiply-accumulate where inputs
@@ -170,18 +171,18 @@ class SpikingEnergy(Tabular):
         return _PICO * (PJ_PER_ACCUMULATE * self.synops + PJ_PER_MAC * analog)
 
     @property
-    def source(self):
+    def source(self) -> str:
         """Where the figures come from, in one line."""
         return f"spiking_energy; {self.device}"
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one for each layer."""
         return [{"model": self.name, **layer.to_dict()} for layer in self.layers]
 
-    def tables(self):
+    def tables(self) -> list[rich.table.Table]:
         return [self.table(), self.totals()]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The figures as a dictionary that JSON can hold."""
         return {
             "name": self.name,
@@ -198,7 +199,7 @@ class SpikingEnergy(Tabular):
             "assumptions": list(self.assumptions),
         }
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """The layers as a `rich.table.Table`."""
         title = Text(f"{self.name}: one inference on {self.device.name}")
         table = rich.table.Table(title=title, show_footer=True)
@@ -226,7 +227,7 @@ class SpikingEnergy(Tabular):
             table.add_row(*map(Text, cells))
         return table
 
-    def totals(self):
+    def totals(self) -> rich.table.Table:
         """The sums, and what was assumed, as a `rich.table.Table`."""
         grid = rich.table.Table.grid(padding=(0, 2))
         for line in (

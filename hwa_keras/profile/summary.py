@@ -2,10 +2,13 @@
 
 import collections
 import math
+from typing import TextIO
 
 import keras
 
 from hwa_keras.core.kernels import find_kernels, kernels_of
+from hwa_keras.core.types import Data
+from hwa_keras.crossbar import Crossbar
 from hwa_keras.devices import ConductanceDevice
 from hwa_keras.noise import Noise
 from hwa_keras.profile.array_energy import array_energy
@@ -13,12 +16,20 @@ from hwa_keras.profile.energy import check_model, memory_energy, stored_kernels
 from hwa_keras.profile.operations import calls_of, uses_per_weight
 from hwa_keras.profile.result import LayerSummary, ModelSummary
 from hwa_keras.profile.spiking_energy import is_spiking, spiking_energy
+from hwa_keras.profile.spiking_result import EnergyModel
 from hwa_keras.quantizers import Quantizer
 
 __all__ = ["summary"]
 
 
-def summary(model, file=None, verbose=1, data=None, crossbar=None, spiking_device=None):
+def summary(
+    model: keras.Model,
+    file: TextIO | None = None,
+    verbose: int = 1,
+    data: Data | None = None,
+    crossbar: Crossbar | None = None,
+    spiking_device: str | EnergyModel | None = None,
+) -> ModelSummary:
     """Count parameters, memory and operations of a model, by their bits.
 
     A parameter has the bits of its quantizer's `precision`, and 32 without one. A

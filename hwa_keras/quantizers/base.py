@@ -2,13 +2,17 @@
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from hwa_keras.core.checks import is_number
 from hwa_keras.core.registry import Family
+from hwa_keras.core.types import Config, Shape, Tensor
 from hwa_keras.metrics import FlipRatio
+from hwa_keras.quantizers.code import Code
 
 family = Family("quantizer", takes_callables=True)
 
@@ -23,7 +27,11 @@ def fans(shape):
     return math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
 
 
-def with_pseudo_gradient(x, forward, backward):
+def with_pseudo_gradient(
+    x: Tensor,
+    forward: Callable[[Tensor], Tensor],
+    backward: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
     """forward(x), computed backward as backward(x, upstream).
 
     Args:
@@ -46,7 +54,7 @@ def with_pseudo_gradient(x, forward, backward):
     return ops.cast(quantize(in_float32(x)), x.dtype)
 
 
-def passed_within(low, high):
+def passed_within(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
     """The gradient of a straight-through estimator: 1 for low ≤ x ≤ high, else 0."""
 
     def backward(x, upstream):
@@ -90,7 +98,7 @@ class Quantizer(keras.layers.Layer):
     precision = 32
     built: bool
 
-    def __init__(self, metrics=None, **kwargs):
+    def __init__(self, metrics: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         unknown = [name for name in metrics or () if name != "flip_ratio"]
         if unknown or isinstance(metrics, str):
@@ -107,9 +115,9 @@ class Quantizer(keras.layers.Layer):
                 stacklevel=3,
             )
         self._metric_names = list(metrics or ())
-        self.flip_ratio = None
+        self.flip_ratio: FlipRatio | None = None
 
-    def bind(self, kernel):
+    def bind(self, kernel: Any) -> None:
         """Belong to one kernel: its name, its columns, where a learned scale starts.
 
         Args:
@@ -120,7 +128,7 @@ class Quantizer(keras.layers.Layer):
             self._track_flips(kernel.variable.shape, kernel.path)
             self.build(kernel.variable.shape)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._track_flips(input_shape, self.name)
         self.built = True
 
@@ -130,33 +138,33 @@ class Quantizer(keras.layers.Layer):
             self.flip_ratio = FlipRatio(name=f"flip_ratio/{name}")
             self.flip_ratio.build(shape)
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         """Return the quantized tensor."""
         raise NotImplementedError
 
-    def code(self):
+    def code(self) -> Code | None:
         """The `Code` in which a memory stores what this quantizes; None if unknown."""
         return None
 
-    def code_step(self):
+    def code_step(self) -> Tensor | None:
         """The step of the code as a tensor, where a variable has it, else None."""
         return None
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         outputs = self.quantized(inputs)
         if self.flip_ratio is not None:
             self.flip_ratio.update_state(outputs)
         return outputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         metrics = {"metrics": self._metric_names} if self._metric_names else {}
         return {**super().get_config(), **metrics}
 
 
-def apply(quantizer, x):
+def apply(quantizer: Callable[[Tensor], Tensor] | None, x: Tensor) -> Tensor:
     """Quantize a tensor with a quantizer, any callable or None.
 
     Raises:

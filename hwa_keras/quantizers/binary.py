@@ -1,9 +1,11 @@
 """Binary quantizers: two levels, and the many ways to pretend a gradient."""
 
 import math
+from typing import Any
 
 from keras import ops
 
+from hwa_keras.core.types import Config, Tensor
 from hwa_keras.quantizers.base import (
     Quantizer,
     check_clip_value,
@@ -37,7 +39,7 @@ def _sign(x):
     return ops.sign(ops.sign(x) + 0.1)
 
 
-def ste_sign(x, clip_value=1.0):
+def ste_sign(x: Tensor, clip_value: float | None = 1.0) -> Tensor:
     """Binarize to -1 and 1, with the gradient of a clipped identity: see `SteSign`.
 
     Args:
@@ -52,7 +54,7 @@ def ste_sign(x, clip_value=1.0):
     )
 
 
-def approx_sign(x):
+def approx_sign(x: Tensor) -> Tensor:
     """Binarize to -1 and 1, with the gradient of a parabola: see `ApproxSign`."""
 
     def backward(x, upstream):
@@ -63,7 +65,7 @@ def approx_sign(x):
     return with_pseudo_gradient(x, _sign, backward)
 
 
-def swish_sign(x, beta=5.0):
+def swish_sign(x: Tensor, beta: float = 5.0) -> Tensor:
     """Binarize to -1 and 1, with the gradient of SignSwish: see `SwishSign`."""
 
     def backward(x, upstream):
@@ -74,7 +76,7 @@ def swish_sign(x, beta=5.0):
     return with_pseudo_gradient(x, _sign, backward)
 
 
-def ste_heaviside(x, clip_value=1.0):
+def ste_heaviside(x: Tensor, clip_value: float | None = 1.0) -> Tensor:
     """Binarize to 0 and 1, with a clipped gradient: see `SteHeaviside`."""
     check_clip_value(clip_value)
     return with_pseudo_gradient(
@@ -84,7 +86,7 @@ def ste_heaviside(x, clip_value=1.0):
     )
 
 
-def magnitude_aware_sign(x, clip_value=1.0):
+def magnitude_aware_sign(x: Tensor, clip_value: float | None = 1.0) -> Tensor:
     """Binarize to ± the mean magnitude of a channel: see `MagnitudeAwareSign`."""
     x = ops.convert_to_tensor(x)
     value = in_float32(x)
@@ -96,7 +98,7 @@ def _mean_magnitude_per_channel(x):
     return ops.mean(ops.abs(x), axis=list(range(len(x.shape) - 1)), keepdims=True)
 
 
-def binary_connect(w, scale="he"):
+def binary_connect(w: Tensor, scale: str | float = "he") -> Tensor:
     """Binarize to ± a constant, passing every gradient: see `BinaryConnect`."""
     w = ops.convert_to_tensor(w)
     value = in_float32(w)
@@ -125,18 +127,18 @@ class _Signed(Quantizer):
 
     precision = 1
 
-    def code(self):
+    def code(self) -> Code | None:
         return Code(bits=1, offset=0.5)
 
 
 class _Clipped(_Signed):
     """Base of those with one argument, where their gradient ends."""
 
-    def __init__(self, clip_value=1.0, **kwargs):
+    def __init__(self, clip_value: float | None = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.clip_value = check_clip_value(clip_value)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "clip_value": self.clip_value}
 
 
@@ -159,7 +161,7 @@ class SteSign(_Clipped):
         - Courbariaux et al., "Binarized neural networks", 2016, arXiv:1602.02830.
     """
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return ste_sign(inputs, self.clip_value)
 
 
@@ -183,10 +185,10 @@ class SteHeaviside(_Clipped):
           the gradient.
     """
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return ste_heaviside(inputs, self.clip_value)
 
-    def code(self):
+    def code(self) -> Code | None:
         return Code(bits=1, offset=1.0)
 
 
@@ -210,7 +212,7 @@ class MagnitudeAwareSign(_Clipped):
         - Liu et al., "Bi-Real Net", 2018, arXiv:1808.00278, section 3.3.
     """
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return magnitude_aware_sign(inputs, self.clip_value)
 
 
@@ -232,7 +234,7 @@ class ApproxSign(_Signed):
         - Liu et al., "Bi-Real Net", 2018, arXiv:1808.00278.
     """
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return approx_sign(inputs)
 
 
@@ -257,7 +259,7 @@ class SwishSign(_Signed):
         - Darabi et al., "BNN+", 2018, arXiv:1812.11800.
     """
 
-    def __init__(self, beta=5.0, **kwargs):
+    def __init__(self, beta: float = 5.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not (is_number(beta) and 0 < beta < math.inf):
             raise ValueError(
@@ -265,10 +267,10 @@ class SwishSign(_Signed):
             )
         self.beta = beta
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return swish_sign(inputs, self.beta)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "beta": self.beta}
 
 
@@ -297,7 +299,7 @@ class BinaryConnect(_Signed):
           al., "XNOR-Net", 2016, arXiv:1603.05279, for `"xnor"`.
     """
 
-    def __init__(self, scale="he", **kwargs):
+    def __init__(self, scale: str | float = "he", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         fixed = is_number(scale) and 0 < scale < math.inf
         if not fixed and scale not in ("xnor", *_FANS):
@@ -307,8 +309,8 @@ class BinaryConnect(_Signed):
             )
         self.scale = float(scale) if fixed else scale
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return binary_connect(inputs, self.scale)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "scale": self.scale}

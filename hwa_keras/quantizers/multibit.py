@@ -1,7 +1,10 @@
 """Quantizers to three levels, to k bits, and to as many as there are."""
 
+from typing import Any
+
 from keras import ops
 
+from hwa_keras.core.types import Config, Tensor
 from hwa_keras.quantizers.base import (
     Quantizer,
     check_clip_value,
@@ -17,7 +20,12 @@ from hwa_keras.quantizers.code import Code
 __all__ = ["DoReFa", "NoOp", "SteTern", "dorefa", "ste_tern"]
 
 
-def ste_tern(x, threshold_value=0.05, ternary_weight_networks=False, clip_value=1.0):
+def ste_tern(
+    x: Tensor,
+    threshold_value: float = 0.05,
+    ternary_weight_networks: bool = False,
+    clip_value: float | None = 1.0,
+) -> Tensor:
     """Ternarize to -1, 0 and 1: see `SteTern`.
 
     Args:
@@ -41,7 +49,7 @@ def ste_tern(x, threshold_value=0.05, ternary_weight_networks=False, clip_value=
     )
 
 
-def dorefa(x, k_bit=2, mode="activations"):
+def dorefa(x: Tensor, k_bit: int = 2, mode: str = "activations") -> Tensor:
     """Quantize to `k_bit` bits as DoReFa-Net does: see `DoReFa`.
 
     Args:
@@ -108,11 +116,11 @@ class SteTern(Quantizer):
 
     def __init__(
         self,
-        threshold_value=0.05,
-        ternary_weight_networks=False,
-        clip_value=1.0,
-        **kwargs,
-    ):
+        threshold_value: float = 0.05,
+        ternary_weight_networks: bool = False,
+        clip_value: float | None = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not (is_number(threshold_value) and threshold_value >= 0):
             raise ValueError(
@@ -123,15 +131,15 @@ class SteTern(Quantizer):
         self.ternary_weight_networks = bool(ternary_weight_networks)
         self.clip_value = check_clip_value(clip_value)
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return ste_tern(
             inputs, self.threshold_value, self.ternary_weight_networks, self.clip_value
         )
 
-    def code(self):
+    def code(self) -> Code | None:
         return Code(bits=2)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "threshold_value": self.threshold_value,
@@ -157,7 +165,7 @@ class NoOp(Quantizer):
         [-0.25, 2.0]
     """
 
-    def __init__(self, precision, **kwargs):
+    def __init__(self, precision: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if isinstance(precision, bool) or precision not in range(1, 65):
             raise ValueError(
@@ -166,14 +174,14 @@ class NoOp(Quantizer):
             )
         self.precision = int(precision)
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return ops.convert_to_tensor(inputs)
 
-    def code(self):
+    def code(self) -> Code | None:
         # What keeps the weights quantized is not known, but for a bit: ± a magnitude.
         return Code(bits=1, offset=0.5) if self.precision == 1 else None
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "precision": self.precision}
 
 
@@ -201,24 +209,26 @@ class DoReFa(Quantizer):
         - Zhou et al., "DoReFa-Net", 2016, arXiv:1606.06160.
     """
 
-    def __init__(self, k_bit=2, mode="activations", **kwargs):
+    def __init__(
+        self, k_bit: int = 2, mode: str = "activations", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         _check_dorefa(k_bit, mode)
         self.k_bit = int(k_bit)
         self.mode = mode
 
     @property
-    def precision(self):
+    def precision(self) -> int:
         return self.k_bit
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         return dorefa(inputs, self.k_bit, self.mode)
 
-    def code(self):
+    def code(self) -> Code | None:
         codes = 2**self.k_bit - 1
         if self.mode == "weights":
             return Code(self.k_bit, offset=0.5, step=2.0 / codes)
         return Code(self.k_bit, offset=2.0 ** (self.k_bit - 1), step=1.0 / codes)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "k_bit": self.k_bit, "mode": self.mode}

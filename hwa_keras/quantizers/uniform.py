@@ -1,10 +1,12 @@
 """Uniform: the grid of levels that a programmable device can hold."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
+from hwa_keras.core.types import Config, Shape, Tensor
 from hwa_keras.quantizers.base import Quantizer, family, in_float32, is_number
 from hwa_keras.quantizers.code import Code, largest_magnitude, reduced_axes
 
@@ -13,7 +15,12 @@ __all__ = ["Uniform", "uniform"]
 _NAMED = ("max", "learned", "caws")
 
 
-def uniform(x, levels=256, scale=1.0, scale_gradient=1.0):
+def uniform(
+    x: Tensor,
+    levels: int = 256,
+    scale: float | Tensor = 1.0,
+    scale_gradient: float = 1.0,
+) -> Tensor:
     """Quantize to a uniform, symmetric grid.
 
     q(x) = α·clip(round(x/α·n)/n, −1, 1) with n = levels − 1 and α = `scale`. The
@@ -131,7 +138,13 @@ class Uniform(Quantizer):
         - Rasch et al., 2023, arXiv:2302.08469 (`"caws"`).
     """
 
-    def __init__(self, levels=256, scale=1.0, axis=None, **kwargs):
+    def __init__(
+        self,
+        levels: int = 256,
+        scale: float | str = 1.0,
+        axis: int | list[int] | tuple[int, ...] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not (is_number(levels) and levels >= 2 and levels % 1 == 0):
             raise ValueError(
@@ -139,7 +152,7 @@ class Uniform(Quantizer):
                 f"levels={levels!r}."
             )
         fixed = is_number(scale)
-        if not (fixed and 0 < scale < math.inf) and scale not in _NAMED:
+        if not (is_number(scale) and 0 < scale < math.inf) and scale not in _NAMED:
             raise ValueError(
                 "`scale` must be a positive number, 'max', 'learned' or 'caws'. "
                 f"Received: scale={scale!r}."
@@ -157,11 +170,11 @@ class Uniform(Quantizer):
         self._scale_gradient = 1.0
 
     @property
-    def precision(self):
+    def precision(self) -> int:
         """Bits of a signed code: sign and magnitude."""
         return 1 + math.ceil(math.log2(self.levels))
 
-    def bind(self, kernel):
+    def bind(self, kernel: Any) -> None:
         """Build for a kernel: its output axes, and where its α starts.
 
         Args:
@@ -185,7 +198,7 @@ class Uniform(Quantizer):
             self._add_scale(variable.shape, keras.initializers.Constant(alpha))
         self.built = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.scale == "caws":
             raise ValueError(
                 "scale='caws' is crossbar-aware weight scaling, which is for kernels: "
@@ -216,7 +229,7 @@ class Uniform(Quantizer):
             name="alpha",
         )
 
-    def quantized(self, inputs):
+    def quantized(self, inputs: Tensor) -> Tensor:
         inputs = ops.convert_to_tensor(inputs)
         scale = self.scale
         if scale == "max":
@@ -231,18 +244,18 @@ class Uniform(Quantizer):
         # A step across zero must not end the learning: α is a magnitude.
         return ops.maximum(ops.abs(self.alpha), keras.config.epsilon())
 
-    def code(self):
+    def code(self) -> Code | None:
         largest = self.levels - 1
         if is_number(self.scale):
             return Code(self.precision, step=self.scale / largest)
         return Code(self.precision, step=None, largest=largest, axis=self._kept_axes)
 
-    def code_step(self):
+    def code_step(self) -> Tensor | None:
         if self.alpha is None:
             return None
         return ops.stop_gradient(self._magnitude() / (self.levels - 1))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "levels": self.levels,

@@ -15,6 +15,7 @@ from hwa_keras.constraints import HistogramClip
 from hwa_keras.conversion import to_hwa
 from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.core.types import ArrayLike, PathLike
 from hwa_keras.results import write_text
 
 __all__ = ["LanguageModelRecipe", "tokens_of", "tune_language_model"]
@@ -94,7 +95,7 @@ class LanguageModelRecipe:
             )
 
 
-def tokens_of(model, text):
+def tokens_of(model: Any, text: str) -> np.ndarray:
     """The tokens of a text, by the tokenizer of a keras-hub `CausalLM`.
 
     Args:
@@ -125,7 +126,13 @@ def tokens_of(model, text):
     return tokens
 
 
-def tune_language_model(model, tokens, recipe=None, folder=None, verbose=1):
+def tune_language_model(
+    model: Any,
+    tokens: ArrayLike,
+    recipe: "LanguageModelRecipe | None" = None,
+    folder: PathLike | None = None,
+    verbose: int | str = 1,
+) -> keras.callbacks.History:
     """Tune a language model, on hardware or plainly.
 
     Args:
@@ -168,7 +175,7 @@ def tune_language_model(model, tokens, recipe=None, folder=None, verbose=1):
         y = _with_teacher(model, x, y, recipe.top_k)
     prepare(model, recipe)
     callbacks, budget = _callbacks(recipe, folder)
-    if budget.step:
+    if budget.step and folder is not None:
         model.optimizer.build(model.trainable_variables)  # So that it is loaded too.
         model.load_weights(Path(folder) / Checkpoints.weights(budget.step))
     done = budget.step * recipe.batch

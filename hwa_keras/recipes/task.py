@@ -2,7 +2,10 @@
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import keras
 
 from hwa_keras import devices, noise, quantizers, training
 from hwa_keras.conversion import to_hwa
@@ -65,13 +68,13 @@ class TwoPhaseSettings:
                 raise ValueError(f"`{key}` must be at least 1.")
         training.NoiseRamp(stop=self.noise_scale, epochs=self.ramp_epochs)
 
-    def chip(self):
+    def chip(self) -> devices.Device:
         """The device that chips are made of."""
         if self.device == "pcm":
             return devices.PCM(per=self.per)
         return devices.get(self.device)
 
-    def hardware(self):
+    def hardware(self) -> dict[str, Any]:
         """The quantizer and the noise of every kernel that goes on hardware."""
         return {
             "kernel_quantizer": quantizers.Uniform(self.levels, self.scale),
@@ -109,17 +112,17 @@ class Task:
     metric = "accuracy"
     validation = None
     calibration = None
-    resets: tuple = ()
+    resets: tuple[Any, ...] = ()
 
-    def digital(self):
+    def digital(self) -> keras.Model:
         """The network before any training here, built."""
         raise NotImplementedError
 
-    def compile(self, model, learning_rate, epochs):
+    def compile(self, model: keras.Model, learning_rate: float, epochs: int) -> None:
         """Compile a model for a training, or for evaluation."""
         raise NotImplementedError
 
-    def student(self, teacher):
+    def student(self, teacher: keras.Model) -> keras.Model:
         """A hardware-aware network with the weights of a teacher, which it may take."""
         teacher.name = "hwa"
         return to_hwa(
@@ -130,13 +133,13 @@ class Task:
         )
 
     @functools.cached_property
-    def shapes(self):
+    def shapes(self) -> list[tuple[int, ...]]:
         """The shapes of what is trained, which tell one architecture from another."""
         return [tuple(w.shape) for w in self.digital().trainable_weights]
 
-    def callbacks(self, folder):
+    def callbacks(self, folder: Path) -> list[Any]:
         """Callbacks of a training that writes to a folder."""
         return []
 
-    def finish(self, model, folder):
+    def finish(self, model: keras.Model, folder: Path) -> None:
         """Whatever follows a training."""

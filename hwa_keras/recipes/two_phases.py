@@ -11,6 +11,8 @@ Reference:
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 
@@ -18,6 +20,7 @@ from hwa_keras import datasets, noise, training
 from hwa_keras.constraints import HistogramClip
 from hwa_keras.core.kernels import hardware_kernels
 from hwa_keras.recipes import workers
+from hwa_keras.recipes.task import Task, TwoPhaseSettings
 from hwa_keras.results import write_json, write_whole
 
 __all__ = ["PHASES", "load", "open_run", "train"]
@@ -25,7 +28,13 @@ __all__ = ["PHASES", "load", "open_run", "train"]
 PHASES = ("teacher", "student")
 
 
-def open_run(out, settings, phases=PHASES, resume=False, overwrite=False):
+def open_run(
+    out: Path,
+    settings: TwoPhaseSettings,
+    phases: Sequence[str] = PHASES,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
     """Make the folder of a run, or check that it holds one to go on with.
 
     Args:
@@ -78,7 +87,13 @@ def _check_resumable(record, settings):
         )
 
 
-def train(task, out, teacher=None, phases=PHASES, resume=False):
+def train(
+    task: Task,
+    out: Path,
+    teacher: Path | None = None,
+    phases: Sequence[str] = PHASES,
+    resume: bool = False,
+) -> None:
     """Train a digital teacher, then a student on hardware that starts from it.
 
     A run that is cut short goes on from the last epoch that it ended. Trained networks
@@ -158,7 +173,7 @@ def _train_phase(task, phase, model, result, epochs, callbacks, out):
     shutil.rmtree(folder / "backup")
 
 
-def load(task, path):
+def load(task: Task, path: Path) -> keras.Model:
     """Load a network, and check that it is the one that a task is about.
 
     Args:

@@ -9,11 +9,14 @@ import json
 import os
 import sys
 import time
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from hwa_keras.core.types import Data
 from hwa_keras.results import write_json
 
 __all__ = ["find", "fit", "own_folder", "scope", "shared", "start"]
@@ -21,20 +24,20 @@ __all__ = ["find", "fit", "own_folder", "scope", "shared", "start"]
 _strategy: Any = None  # The strategy of this process, once there is one.
 
 
-def find():
+def find() -> tuple[int, int]:
     """The place of this process among the workers: its number, and how many."""
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
     workers = cluster.get("cluster", {}).get("worker", [None])
     return cluster.get("task", {}).get("index", 0), len(workers)
 
 
-def own_folder(folder):
+def own_folder(folder: Path) -> Path:
     """The folder itself for the first worker, one inside it for each other."""
     number, _ = find()
     return folder / f"worker_{number}" if number else folder
 
 
-def shared(name, content, folder):
+def shared(name: str, content: Any, folder: Path) -> list[Any]:
     """Hand JSON content to the first worker, which gets a list of all workers'.
 
     The workers share a file system, on which they leave a file each.
@@ -59,7 +62,7 @@ def shared(name, content, folder):
     return contents
 
 
-def start(kind):
+def start(kind: str) -> None:
     """Find the devices or workers to train on, before anything is computed.
 
     Args:
@@ -93,12 +96,18 @@ def start(kind):
         _strategy = tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def scope():
+def scope() -> AbstractContextManager[Any]:
     """The context to make and compile models in."""
     return contextlib.nullcontext() if _strategy is None else _strategy.scope()
 
 
-def fit(model, data, epochs, callbacks, validation=None):
+def fit(
+    model: keras.Model,
+    data: Data,
+    epochs: int,
+    callbacks: list[Any],
+    validation: Data | None = None,
+) -> None:
     """`model.fit`, also where there are several workers."""
     with scope():  # Before the first step is traced, or Keras traces it twice.
         model.optimizer.build(model.trainable_variables)

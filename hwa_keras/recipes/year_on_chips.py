@@ -1,6 +1,7 @@
 """A year on chips for the networks of a recipe: tables, plot, page, export."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ from hwa_keras.analysis import TIMES, drift_sweep
 from hwa_keras.analysis.study_data import evaluable
 from hwa_keras.deployment import export, program, verify_export
 from hwa_keras.recipes import workers
+from hwa_keras.recipes.task import Task
 from hwa_keras.results import Result, report, write_json
 
 __all__ = ["follow_for_a_year"]
@@ -20,7 +22,9 @@ COMPENSATIONS = ("none", "measured")
 console = Console()
 
 
-def follow_for_a_year(task, models, out, saved_models):
+def follow_for_a_year(
+    task: Task, models: Mapping[str, keras.Model], out: Path, saved_models: Path
+) -> None:
     """Follow networks on chips for a year, and write everything down.
 
     The chips are shared by all workers; see `recipes.workers`. Written are

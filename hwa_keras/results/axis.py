@@ -1,13 +1,14 @@
 """Axis: what a study changes from point to point."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hwa_keras.core.checks import is_number
+from hwa_keras.core.types import Self
 
 __all__ = ["Axis"]
 
@@ -45,7 +46,7 @@ class Axis:
     unit: str = ""
     titles: Sequence = ()
     is_log: bool = False
-    places: tuple | None = None
+    places: tuple[float, ...] | None = None
     """Where the levels lie as numbers, or None of names; told by `levels`."""
 
     def __post_init__(self):
@@ -79,25 +80,25 @@ class Axis:
             object.__setattr__(self, field, value)
 
     @property
-    def has_names(self):
+    def has_names(self) -> bool:
         """Whether a level is a string."""
         return any(isinstance(level, str) for level in self.levels)
 
     @property
-    def matplotlib_scale(self):
+    def matplotlib_scale(self) -> str:
         """The scale of a figure's axis."""
         if not self.is_log:
             return "linear"
         return "log" if min(self.places or (1.0,)) > 0 else "symlog"
 
-    def columns(self, level):
+    def columns(self, level: Any) -> dict[str, Any]:
         """The cells of a row of a file: the level, and the number that a name is of."""
         cells = {self.name: level}
         if self.has_names and self.places is not None:
             cells[self.unit] = self.places[self.levels.index(level)]
         return cells
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The axis as what JSON can hold."""
         return {
             "name": self.name,
@@ -110,7 +111,7 @@ class Axis:
         }
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The axis that `to_dict` wrote."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value

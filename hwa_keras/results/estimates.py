@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from hwa_keras.core.types import ArrayLike
+
 __all__ = ["Estimate", "estimate", "is_precise", "proportion"]
 
 _RESAMPLES = 2000
@@ -38,16 +40,18 @@ class Estimate:
     q95: float = math.nan
 
     @property
-    def half_width(self):
+    def half_width(self) -> float:
         """Half the width of the interval of the mean."""
         return (self.high - self.low) / 2
 
-    def is_above(self, other):
+    def is_above(self, other: "Estimate") -> bool:
         """Whether this interval lies wholly above another."""
         return self.low > other.high
 
 
-def estimate(samples, level=0.95, weights=None):
+def estimate(
+    samples: ArrayLike, level: float = 0.95, weights: ArrayLike | None = None
+) -> Estimate:
     """Mean of independent measurements with its confidence interval.
 
     The interval is Student's, which holds for means of what is roughly normal. Samples
@@ -171,7 +175,9 @@ def is_precise(samples, tolerance, fewest):
     return bool(widest <= tolerance)
 
 
-def proportion(share, count, level=0.95, method="wilson"):
+def proportion(
+    share: float, count: int, level: float = 0.95, method: str = "wilson"
+) -> Estimate:
     """The share of trials that succeeded, with its interval.
 
     Args:

@@ -3,14 +3,17 @@
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from hwa_keras.core.types import PathLike
 from hwa_keras.results.text import json_ready
 
 __all__ = ["write_json", "write_text", "write_whole"]
 
 
-def write_whole(path, write):
+def write_whole(path: PathLike, write: Callable[[Path], Any]) -> None:
     """Write a file beside its place, then put it there in one step.
 
     At every moment there is the old file or the new one, never a part and never
@@ -49,7 +52,7 @@ def write_whole(path, write):
         part.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: PathLike, text: str) -> None:
     """Write text as a whole, in UTF-8."""
 
     def write(part):
@@ -59,7 +62,7 @@ def write_text(path, text):
     write_whole(path, write)
 
 
-def write_json(path, content):
+def write_json(path: PathLike, content: Any) -> None:
     """Write nested values as JSON, as a whole.
 
     JSON has no NaN and no infinities: they are written as the strings "NaN", "Infinity"

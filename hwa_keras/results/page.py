@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from hwa_keras.conversion.hardware_model import HardwareModel
 from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.core.types import PathLike
 from hwa_keras.results.files import write_text
 from hwa_keras.results.page_parts import drawn, missing, plain, png, study
 from hwa_keras.results.result import Result
@@ -49,15 +50,15 @@ class Section:
 
 
 def report(
-    path,
-    title,
-    results=(),
-    conversions=(),
-    settings=None,
-    figures=(),
-    notes=(),
-    sections=(),
-):
+    path: PathLike,
+    title: str,
+    results: Tabular | Sequence[Tabular] = (),
+    conversions: keras.Model | Sequence[keras.Model] = (),
+    settings: Mapping[str, Any] | None = None,
+    figures: Sequence[tuple[Any, str]] = (),
+    notes: str | Sequence[str] = (),
+    sections: Sequence[Section] = (),
+) -> None:
     """Write one HTML page of a run: numbers, plots, settings and versions.
 
     The page holds everything itself, the plots included: it asks no network for
@@ -98,9 +99,9 @@ def report(
         >>> "A year on PCM" in path.read_text(encoding="utf-8")
         True
     """
-    results = _as_list("results", results, Tabular, "drift_sweep")
+    shown = _as_list("results", results, Tabular, "drift_sweep")
     sections = list(sections)
-    if not results and not sections:
+    if not shown and not sections:
         raise ValueError(
             "Both `results` and `sections` are empty. Give at least one result, such "
             "as that of hwa_keras.drift_sweep, or a Section."
@@ -110,8 +111,8 @@ def report(
     page = _template().render(
         title=title,
         notes=list(notes),
-        studies=[study(group) for group in _groups(results)],
-        tables=[_tables(r) for r in results if not isinstance(r, Result)],
+        studies=[study(group) for group in _groups(shown)],
+        tables=[_tables(r) for r in shown if not isinstance(r, Result)],
         sections=[_section(section) for section in sections],
         conversions=[_conversion(model) for model in conversions],
         figures=[(png(figure), caption) for figure, caption in figures],

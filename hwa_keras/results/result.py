@@ -1,11 +1,15 @@
 """Result: the metrics of chips at the points of a study."""
 
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import rich.table
 
+from hwa_keras.core.types import PathLike, Self
 from hwa_keras.results.axis import Axis
-from hwa_keras.results.estimates import estimate, proportion
+from hwa_keras.results.estimates import Estimate, estimate, proportion
 from hwa_keras.results.plots import plot_result
 from hwa_keras.results.tabular import Tabular, cell, plain_table
 from hwa_keras.results.text import from_json_number, json_ready
@@ -55,7 +59,14 @@ class Result(Tabular):
         0.5
     """
 
-    def __init__(self, name, metric, axes, samples, settings=None):
+    def __init__(
+        self,
+        name: str,
+        metric: str,
+        axes: Iterable[Axis],
+        samples: Mapping[tuple, Mapping[int, Mapping[str, float]]],
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.name = str(name)
         self.metric = metric
         self.axes = tuple(axes)
@@ -75,7 +86,14 @@ class Result(Tabular):
             self.values(*point)
 
     @classmethod
-    def from_curve(cls, name, metric, axis, samples, settings=None):
+    def from_curve(
+        cls,
+        name: str,
+        metric: str,
+        axis: Axis,
+        samples: Mapping[Any, Mapping[str, Sequence[float]]],
+        settings: Mapping[str, Any] | None = None,
+    ) -> Self:
         """A result of one axis from the samples at each of its levels.
 
         Args:
@@ -101,33 +119,33 @@ class Result(Tabular):
         return cls(name, metric, [axis], chips, settings)
 
     @property
-    def numbers(self):
+    def numbers(self) -> list[int]:
         """The numbers of the chips, ascending."""
         return sorted({i for chips in self.samples.values() for i in chips})
 
     @property
-    def chips(self):
+    def chips(self) -> int:
         """How many chips there are."""
         return len(self.numbers)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[str]:
         """The names of the metrics."""
         chips = next(iter(self.samples.values()))
         return list(next(iter(chips.values())))
 
     @property
-    def levels(self):
+    def levels(self) -> list[Any]:
         """The levels of the last axis, a list; empty without axes."""
         return list(self.axes[-1].levels) if self.axes else []
 
     @property
-    def series(self):
+    def series(self) -> list[tuple]:
         """The combinations of levels of all axes but the last, a list of tuples."""
         return list(itertools.product(*(axis.levels for axis in self.axes[:-1])))
 
     @property
-    def records(self):
+    def records(self) -> list[dict[Any, Any]]:
         """What each chip gave, a list of dictionaries: by axis after axis, by metric.
 
         Example:
@@ -146,14 +164,14 @@ class Result(Tabular):
                 place.update(values)
         return list(records.values())
 
-    def titles_of(self, point):
+    def titles_of(self, point: Sequence[Any]) -> list[str]:
         """What figures and tables call the levels of the first axes, a list."""
         return [
             axis.titles[axis.levels.index(level)]
             for axis, level in zip(self.axes, point, strict=False)
         ]
 
-    def values(self, *point, metric=None):
+    def values(self, *point: Any, metric: str | None = None) -> np.ndarray:
         """One number per chip, in the order of their numbers.
 
         Args:
@@ -187,7 +205,7 @@ class Result(Tabular):
             )
         return np.array([chips[i][metric] for i in sorted(chips)], "float64")
 
-    def estimate(self, *point, metric=None):
+    def estimate(self, *point: Any, metric: str | None = None) -> Estimate:
         """The mean over the chips with its 95 % interval, an `Estimate`.
 
         The arguments are those of `values`. Of a single chip only the mean is known,
@@ -195,7 +213,7 @@ class Result(Tabular):
         """
         return estimate(self.values(*point, metric=metric))
 
-    def quantile(self, share, *point, metric=None):
+    def quantile(self, share: float, *point: Any, metric: str | None = None) -> float:
         """The value below which a share of the chips lies.
 
         Args:
@@ -204,7 +222,9 @@ class Result(Tabular):
         """
         return float(np.quantile(self.values(*point, metric=metric), share))
 
-    def yield_above(self, bound, *point, metric=None):
+    def yield_above(
+        self, bound: float, *point: Any, metric: str | None = None
+    ) -> Estimate:
         """The share of chips whose metric is above a bound, with its interval.
 
         Args:
@@ -219,7 +239,9 @@ class Result(Tabular):
         good = self.values(*point, metric=metric) > bound
         return proportion(float(good.mean()), good.size, method="exact")
 
-    def yield_below(self, bound, *point, metric=None):
+    def yield_below(
+        self, bound: float, *point: Any, metric: str | None = None
+    ) -> Estimate:
         """The share of chips whose metric, such as a loss, is below a bound.
 
         Arguments and return value are as of `yield_above`.
@@ -228,7 +250,7 @@ class Result(Tabular):
         return proportion(float(good.mean()), good.size, method="exact")
 
     @classmethod
-    def join(cls, *results):
+    def join(cls, *results: "Result") -> Self:
         """Put the results of several shares of the chips of one study together.
 
         Args:
@@ -274,7 +296,7 @@ class Result(Tabular):
         }
         return cls(first.name, first.metric, first.axes, samples, first.settings)
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one per point and metric."""
         return [
             {
@@ -295,7 +317,7 @@ class Result(Tabular):
             for found in [self.estimate(*point, metric=metric)]
         ]
 
-    def chip_rows(self):
+    def chip_rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one per point and chip, with all metrics."""
         return [
             {"model": self.name, **self._columns(point), "chip": i, **values}
@@ -309,7 +331,7 @@ class Result(Tabular):
             cells |= axis.columns(level)
         return cells
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything, each chip's metrics included, as a nested dictionary."""
         samples = [
             {"point": list(point), "chips": {str(i): dict(v) for i, v in chips.items()}}
@@ -325,7 +347,7 @@ class Result(Tabular):
         }
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The result that `to_dict` wrote, also through JSON."""
         samples = {
             tuple(each["point"]): {
@@ -338,7 +360,7 @@ class Result(Tabular):
         settings = content["settings"]
         return cls(content["name"], content["metric"], axes, samples, settings)
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """A `rich.table.Table` of `metric`: the mean and its 95 % interval.
 
         With one axis the median over the chips stands beside it, without any there is a
@@ -371,7 +393,9 @@ class Result(Tabular):
         found = self.estimate(*point, metric=metric)
         return cell(found), f"{found.median:.4f}", str(found.count)
 
-    def plot(self, path=None, axes=None, boxes=False):
+    def plot(
+        self, path: PathLike | None = None, axes: Any = None, boxes: bool = False
+    ) -> Any:
         """Draw `metric` over the levels of the last axis.
 
         Numbers are joined by a line for each series, with bands of 95 %; names have

@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TextIO
 
 import rich.console
 import rich.table
 from rich.text import Text
 
+from hwa_keras.core.types import PathLike, Self
 from hwa_keras.results.files import write_json, write_text
 from hwa_keras.results.text import csv_cell
 
@@ -24,28 +27,28 @@ class Tabular:
     are read again.
     """
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: the lines of `to_csv` and `to_pandas`."""
         raise NotImplementedError
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything, each single measurement included, as a nested dictionary."""
         raise NotImplementedError
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The result that `to_dict` wrote, also through JSON."""
         raise NotImplementedError
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """A `rich.table.Table` of what was found."""
         raise NotImplementedError
 
-    def tables(self):
+    def tables(self) -> list[rich.table.Table]:
         """What is printed, a list of `rich.table.Table`s."""
         return [self.table()]
 
-    def to_csv(self, path, *others):
+    def to_csv(self, path: PathLike, *others: "Tabular") -> None:
         """Write `rows()` as CSV, with full precision; those of other results below.
 
         Columns that a result does not have stay empty. Text that a spreadsheet would
@@ -64,7 +67,7 @@ class Tabular:
         writer.writerows([csv_cell(row.get(h, "")) for h in heads] for row in rows)
         write_text(path, text.getvalue())
 
-    def to_json(self, path):
+    def to_json(self, path: PathLike) -> None:
         """Write `to_dict()` as JSON, whole or not at all.
 
         JSON has no NaN and no infinities: these are written as the strings "NaN",
@@ -76,11 +79,11 @@ class Tabular:
         write_json(path, self.to_dict())
 
     @classmethod
-    def from_json(cls, path):
+    def from_json(cls, path: PathLike) -> Self:
         """The result that `to_json` wrote to a path."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
-    def to_pandas(self):
+    def to_pandas(self) -> Any:
         """`rows()` as a `pandas.DataFrame`.
 
         Raises:
@@ -100,7 +103,7 @@ class Tabular:
         self.print(text)
         return text.getvalue().rstrip("\n")
 
-    def print(self, file=None):
+    def print(self, file: TextIO | None = None) -> None:
         """Print the tables.
 
         Args:

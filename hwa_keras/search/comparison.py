@@ -1,11 +1,17 @@
 """compare: what searches take at equal gain, over several seeds."""
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from hwa_keras.results import Tabular, estimate
+import numpy as np
+import rich.table
+
+from hwa_keras.core.types import ArrayLike, PathLike, Self
+from hwa_keras.results import Estimate, Tabular, estimate
 from hwa_keras.results.plots import draw_band, finish, new_axes, next_color
 from hwa_keras.results.tabular import cell, plain_table
 from hwa_keras.results.text import from_json_number, plot_text
+from hwa_keras.search.search_result import SearchResult
 
 __all__ = ["Comparison", "compare"]
 
@@ -23,19 +29,26 @@ class Comparison(Tabular):
         cost, gain: Strings, names of the objectives.
     """
 
-    def __init__(self, baseline, levels, ratios, cost="power", gain="accuracy"):
+    def __init__(
+        self,
+        baseline: str,
+        levels: ArrayLike,
+        ratios: Mapping[str, ArrayLike],
+        cost: str = "power",
+        gain: str = "accuracy",
+    ) -> None:
         self.baseline = baseline
         self.levels = np.asarray(levels, float)
         self.ratios = {name: np.asarray(r, float) for name, r in ratios.items()}
         self.cost, self.gain = cost, gain
 
-    def estimate(self, name, i):
+    def estimate(self, name: str, i: int) -> Estimate | None:
         """Mean and 95 % interval over the seeds that reach level i, or None."""
         values = self.ratios[name][:, i]
         reached = values[np.isfinite(values)]
         return estimate(reached) if reached.size else None
 
-    def least(self, name):
+    def least(self, name: str) -> tuple[float, Estimate | None]:
         """The level with the least mean ratio, and its estimate.
 
         Only levels that all seeds reach count.
@@ -47,9 +60,9 @@ class Comparison(Tabular):
         if not whole.size:
             raise ValueError(f"No level is reached by all seeds of {name}.")
         best = min(whole, key=lambda i: self.ratios[name][:, i].mean())
-        return float(self.levels[best]), self.estimate(name, best)
+        return float(self.levels[best]), self.estimate(name, int(best))
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one for each name and level that is reached."""
         return [
             {
@@ -67,7 +80,7 @@ class Comparison(Tabular):
             if found is not None
         ]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything, each seed's ratio included, as what JSON can hold."""
         return {
             "baseline": self.baseline,
@@ -79,7 +92,7 @@ class Comparison(Tabular):
         }
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The comparison that `to_dict` wrote."""
         ratios = {
             name: [[from_json_number(v) for v in row] for row in rows]
@@ -88,7 +101,7 @@ class Comparison(Tabular):
         names = content["baseline"], content["levels"]
         return cls(*names, ratios, content["cost"], content["gain"])
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """A `rich` table: mean ± half-width of the 95 % interval."""
         title = f"{self.cost} in units of {self.baseline}'s, at equal {self.gain}"
         rows = []
@@ -98,7 +111,7 @@ class Comparison(Tabular):
             rows.append([f"{level:.4g}", *cells])
         return plain_table(title, [self.gain, *self.ratios], rows)
 
-    def plot(self, path=None, axes=None):
+    def plot(self, path: PathLike | None = None, axes: Any = None) -> Any:
         """Draw the ratios over the gain, with bands of 95 %.
 
         Args:
@@ -120,7 +133,13 @@ class Comparison(Tabular):
         return finish(axes, len(self.ratios), path)
 
 
-def compare(results, baseline="M1", levels=None, cost="power", gain="accuracy"):
+def compare(
+    results: Mapping[str, Sequence[SearchResult]],
+    baseline: str = "M1",
+    levels: ArrayLike | None = None,
+    cost: str = "power",
+    gain: str = "accuracy",
+) -> Comparison:
     """Compare fronts at equal gain, seed by seed.
 
     Args:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -10,9 +11,12 @@ from hwa_keras.conversion.fold_batchnorm import fold_batchnorm
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_choice, check_count
 from hwa_keras.core.substitution import stateless
+from hwa_keras.core.types import Data, Seed, Tensor
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
 from hwa_keras.devices import Memristor
+from hwa_keras.search.design_space import Candidate
+from hwa_keras.search.supernets.architecture import ArchitectureSpace
 from hwa_keras.search.supernets.blocks import walk
 from hwa_keras.search.supernets.masked_arrays import (
     DrivenArrays,
@@ -98,16 +102,16 @@ class CrossbarAccuracyPower:
 
     def __init__(
         self,
-        supernet,
-        device,
-        data,
-        batches_accuracy=7,
-        batches_power=1,
-        batch_size=128,
-        calibration=None,
-        batchnorm="folded",
-        seed=0,
-    ):
+        supernet: Supernet,
+        device: Memristor | Crossbar,
+        data: Data,
+        batches_accuracy: int = 7,
+        batches_power: int = 1,
+        batch_size: int = 128,
+        calibration: Data | None = None,
+        batchnorm: str = "folded",
+        seed: int = 0,
+    ) -> None:
         if not isinstance(supernet, Supernet):
             raise TypeError(
                 "`supernet` of CrossbarAccuracyPower must be a search.Supernet. "
@@ -159,14 +163,14 @@ class CrossbarAccuracyPower:
         self._begin()
 
     @property
-    def space(self):
+    def space(self) -> ArchitectureSpace:
         return self.supernet.space
 
-    def __call__(self, candidate):
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
         found = self.per_batch(candidate)
         return {name: float(np.mean(values)) for name, values in found.items()}
 
-    def per_batch(self, candidate):
+    def per_batch(self, candidate: Candidate) -> dict[str, np.ndarray]:
         """Accuracy and power of a candidate on each batch, a dictionary of arrays."""
         genes = self.space.encode(candidate.config).astype("int32")
         g_u = self._ranges(candidate).astype("float32")
@@ -182,7 +186,7 @@ class CrossbarAccuracyPower:
             for name, values in (("accuracy", accuracies), ("power", powers))
         }
 
-    def written(self, weights, seed, ranges):
+    def written(self, weights: Tensor, seed: Seed, ranges: dict[str, Tensor]) -> Tensor:
         """Weights as devices hold them after they were written, one compiled kernel.
 
         Args:
@@ -193,7 +197,7 @@ class CrossbarAccuracyPower:
         """
         return self._writer(weights, seed, ranges)
 
-    def extract(self, candidate):
+    def extract(self, candidate: Candidate) -> keras.Model:
         """The plain Keras model that a candidate stands for.
 
         Its batch-norm statistics are those that the objective estimated, folded into
@@ -218,7 +222,7 @@ class CrossbarAccuracyPower:
             model = fold_batchnorm(model, verbose=0)
         return model
 
-    def crossbar(self, candidate):
+    def crossbar(self, candidate: Candidate) -> Crossbar:
         """The `Crossbar` for the extracted model of a candidate, with its ranges."""
         there = self.space.active(candidate.config)
         ranges = tuple(float(g) for g in self._ranges(candidate)[there])

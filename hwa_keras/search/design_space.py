@@ -1,13 +1,15 @@
 """DesignSpace: architectures together with the conductance ranges of their layers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
 
 from hwa_keras.core.checks import check_choice, check_count, is_number
+from hwa_keras.core.types import ArrayLike, Self
 
 __all__ = ["Candidate", "DesignSpace"]
 
@@ -32,8 +34,8 @@ class Candidate:
         True
     """
 
-    config: Mapping
-    multipliers: tuple
+    config: dict[str, Any]
+    multipliers: tuple[float, ...]
 
     def __post_init__(self):
         config = {str(name): _plain(option) for name, option in self.config.items()}
@@ -50,20 +52,20 @@ class Candidate:
         return hash(self.key)
 
     @property
-    def mask(self):
+    def mask(self) -> tuple[bool, ...]:
         """Tuple of bools: whether the network has the layer."""
         return tuple(m > 0 for m in self.multipliers)
 
     @property
-    def key(self):
+    def key(self) -> str:
         """String that only equal candidates share."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
-    def scaled(self, coefficient):
+    def scaled(self, coefficient: float) -> "Candidate":
         """The same network with all ranges multiplied by a coefficient."""
         return Candidate(self.config, tuple(coefficient * m for m in self.multipliers))
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The candidate as what JSON can hold; `from_dict` reads it."""
         return {
             "config": {name: _listed(option) for name, option in self.config.items()},
@@ -71,7 +73,7 @@ class Candidate:
         }
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The candidate that `to_dict` wrote."""
         return cls(content["config"], content["multipliers"])
 
@@ -101,7 +103,12 @@ class DesignSpace:
           bounds are those of equation 6.2.
     """
 
-    def __init__(self, architecture, multipliers=(0.5, 1.5), per="layer"):
+    def __init__(
+        self,
+        architecture: Any,
+        multipliers: Sequence[float] = (0.5, 1.5),
+        per: str | None = "layer",
+    ) -> None:
         missing = [name for name in _PROTOCOL if not hasattr(architecture, name)]
         if missing:
             raise TypeError(
@@ -121,35 +128,35 @@ class DesignSpace:
         self.sizes = np.array([len(c.options) for c in architecture.choices], int)
 
     @property
-    def ranges(self):
+    def ranges(self) -> int:
         """Number of genes that are multipliers."""
         return {"layer": len(self.layers), "network": 1, None: 0}[self.per]
 
     @property
-    def default(self):
+    def default(self) -> float:
         """The multiplier of a layer that an architecture gains: 1, within bounds."""
         return float(np.clip(1.0, self.low, self.high))
 
     @property
-    def lower(self):
+    def lower(self) -> np.ndarray:
         """The smallest value of each gene; that of a multiplier in use is `low`."""
         return np.zeros(len(self.sizes) + self.ranges)
 
     @property
-    def upper(self):
+    def upper(self) -> np.ndarray:
         """The largest value of each gene."""
         return np.concatenate([self.sizes - 1.0, np.full(self.ranges, self.high)])
 
-    def split(self, genes):
+    def split(self, genes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """The indices and the multipliers of an array of genes `[..., genes]`."""
         genes = np.asarray(genes)
         return genes[..., : len(self.sizes)], genes[..., len(self.sizes) :]
 
-    def active(self, indices):
+    def active(self, indices: np.ndarray) -> np.ndarray:
         """Which layers architectures have: bools `[n, layers]` of indices `[n, k]`."""
         return self._for_each(self.architecture.active, indices, len(self.layers), bool)
 
-    def canonical(self, indices):
+    def canonical(self, indices: np.ndarray) -> np.ndarray:
         """Indices `[n, k]`, those that make no difference as the space decodes them."""
         size = len(self.sizes)
         return self._for_each(self.architecture.encode, indices, size, float)
@@ -164,13 +171,13 @@ class DesignSpace:
             found[i] = function(self.architecture.decode(np.array(row, int)))
         return found[places]
 
-    def in_use(self, indices):
+    def in_use(self, indices: np.ndarray) -> np.ndarray:
         """Which multipliers architectures need: bools `[n, ranges]`."""
         if self.per == "layer":
             return self.active(indices)
         return np.ones((len(indices), self.ranges), bool)
 
-    def candidate(self, genes):
+    def candidate(self, genes: ArrayLike) -> Candidate:
         """The `Candidate` of a vector of genes."""
         indices, multipliers = self.split(np.asarray(genes, float))
         config = self.architecture.decode(np.rint(indices).astype(int))
@@ -178,7 +185,7 @@ class DesignSpace:
         values = multipliers if self.ranges else [self.default]
         return Candidate(config, np.where(mask, values, 0.0))
 
-    def genes(self, candidate):
+    def genes(self, candidate: Candidate) -> np.ndarray:
         """The genes of a `Candidate`, a float vector.
 
         Raises:
@@ -195,7 +202,7 @@ class DesignSpace:
             multipliers = multipliers[multipliers > 0][:1]
         return np.concatenate([indices, multipliers[: self.ranges]])
 
-    def sample(self, count, rng):
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Genes of random architectures `[count, genes]`, distinct where possible.
 
         Multipliers are one Latin hypercube sample over all of them.
@@ -208,7 +215,9 @@ class DesignSpace:
         genes = np.concatenate([indices, self._hypercube(len(indices), rng)], axis=1)
         return self._masked(genes)
 
-    def latin_hypercube(self, architectures, ranges=1, seed=0):
+    def latin_hypercube(
+        self, architectures: int, ranges: int = 1, seed: int = 0
+    ) -> list[Candidate]:
         """Candidates for a data set: random architectures, several ranges of each.
 
         Args:
@@ -260,7 +269,7 @@ class DesignSpace:
         masked = np.where(self.in_use(indices), multipliers, 0.0)
         return np.concatenate([indices, masked], axis=1)
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """What tells this space from another, as what JSON can hold."""
         return {
             "choices": {

@@ -2,13 +2,14 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.workers import Remote
+from hwa_keras.search.design_space import Candidate
 
 __all__ = ["Evaluation", "Objective", "Objectives"]
 
@@ -37,11 +38,15 @@ class Objective:
         {'layers': 1}
     """
 
-    def __init__(self, function, directions):
+    def __init__(
+        self,
+        function: Callable[[Candidate], Mapping[str, float]],
+        directions: Mapping[str, str],
+    ) -> None:
         self.function = function
         self.directions = checked_directions(directions)
 
-    def __call__(self, candidate):
+    def __call__(self, candidate: Candidate) -> Mapping[str, float]:
         return self.function(candidate)
 
 
@@ -56,7 +61,7 @@ class Objectives:
         ValueError: If two have the same name, or there is none.
     """
 
-    def __init__(self, *objectives):
+    def __init__(self, *objectives: Any) -> None:
         if not objectives:
             raise ValueError("`Objectives` needs at least one objective.")
         self.objectives = objectives
@@ -74,10 +79,10 @@ class Objectives:
                 raise ValueError(f"Two objectives are named '{twice[0]}'.")
             self.directions.update(directions)
 
-    def __call__(self, candidate):
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
         return self.evaluate([candidate])[0]
 
-    def evaluate(self, candidates):
+    def evaluate(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
         """The values of a list of candidates, a list of dictionaries."""
         merged = [{} for _ in candidates]
         for objective in self.objectives:

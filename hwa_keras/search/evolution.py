@@ -1,10 +1,15 @@
 """search: architectures, and conductance ranges with them, by NSGA-II."""
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
 import numpy as np
 
 from hwa_keras.analysis.study import progress_bar
 from hwa_keras.core.checks import check_choice, check_count
-from hwa_keras.search.design_space import DesignSpace
+from hwa_keras.core.types import PathLike
+from hwa_keras.search.design_space import Candidate, DesignSpace
 from hwa_keras.search.evaluation import (
     Evaluation,
     as_objectives,
@@ -32,19 +37,19 @@ each in turn, so that they compound: from 0.8 down to 0.31.
 
 
 def search(
-    space,
-    objectives,
-    mode="M2",
-    population=64,
-    generations=50,
-    seed=0,
-    multipliers=(0.5, 1.5),
-    coefficients="written",
-    initial=(),
-    executor=None,
-    checkpoint=None,
-    verbose=1,
-):
+    space: Any,
+    objectives: Any,
+    mode: str = "M2",
+    population: int = 64,
+    generations: int = 50,
+    seed: int = 0,
+    multipliers: Sequence[float] = (0.5, 1.5),
+    coefficients: str | Sequence[float] = "written",
+    initial: Sequence[Candidate] = (),
+    executor: Executor | None = None,
+    checkpoint: PathLike | None = None,
+    verbose: int = 1,
+) -> SearchResult:
     """Search for the networks that no other beats in all objectives.
 
     NSGA-II starts from random architectures, and keeps the best of parents and children
@@ -129,7 +134,13 @@ def search(
     return result
 
 
-def scale_ranges(result, objectives, coefficients="written", executor=None, verbose=1):
+def scale_ranges(
+    result: SearchResult,
+    objectives: Any,
+    coefficients: str | Sequence[float] = "written",
+    executor: Executor | None = None,
+    verbose: int = 1,
+) -> SearchResult:
     """Multiply all ranges of a front's networks by coefficients: mode M3.
 
     Args:
@@ -158,7 +169,12 @@ def scale_ranges(result, objectives, coefficients="written", executor=None, verb
     return _front_among(candidates, "M3", result, objectives, executor, verbose)
 
 
-def reevaluate(result, objectives, executor=None, verbose=1):
+def reevaluate(
+    result: SearchResult,
+    objectives: Any,
+    executor: Executor | None = None,
+    verbose: int = 1,
+) -> SearchResult:
     """Measure the front of a search again, with other objectives or on other data.
 
     A search keeps whom its own data favors; only new data tells how good they are.

@@ -1,5 +1,7 @@
 """Predictor: a small network in place of objectives that take long."""
 
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import keras
@@ -7,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from hwa_keras.core.checks import check_count
+from hwa_keras.search.design_space import Candidate, DesignSpace
 from hwa_keras.search.evaluation import Evaluation, as_objectives, failed
 
 __all__ = ["Predictor"]
@@ -50,31 +53,33 @@ class Predictor:
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, annex C.
     """
 
-    def __init__(self, space, objectives, units=400, layers=3):
+    def __init__(
+        self, space: DesignSpace, objectives: Any, units: int = 400, layers: int = 3
+    ) -> None:
         check_count("Predictor", units=units, layers=layers)
         self.space = space
         self.objectives = as_objectives(objectives)
         self.units, self.layers = units, layers
-        self.error = None
+        self.error: dict[str, Any] | None = None
         self._model: Any = None
 
     @property
-    def directions(self):
+    def directions(self) -> Mapping[str, str]:
         """Those of the objectives."""
         return self.objectives.directions
 
     def fit(
         self,
-        candidates,
-        values=None,
-        epochs=200,
-        batch_size=256,
-        held_out=0.2,
-        learning_rate=0.01,
-        seed=0,
-        executor=None,
-        verbose=1,
-    ):
+        candidates: Sequence[Candidate],
+        values: Sequence[Mapping[str, float]] | None = None,
+        epochs: int = 200,
+        batch_size: int = 256,
+        held_out: float = 0.2,
+        learning_rate: float = 0.01,
+        seed: int = 0,
+        executor: Executor | None = None,
+        verbose: int | str = 1,
+    ) -> None:
         """Learn from candidates; those that fail are left out.
 
         SGD with momentum 0.9 on the mean squared error, the learning rate divided by 10
@@ -126,10 +131,10 @@ class Predictor:
             for i, name in enumerate(self.directions)
         }
 
-    def __call__(self, candidate):
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
         return self.evaluate([candidate])[0]
 
-    def evaluate(self, candidates):
+    def evaluate(self, candidates: Sequence[Candidate]) -> list[dict[str, float]]:
         """Predicted values of many candidates at once, a list of dictionaries.
 
         Raises:

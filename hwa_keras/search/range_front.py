@@ -1,7 +1,13 @@
 """RangeFront: conductance ranges that no other beats in both error and energy."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import numpy as np
+import rich.table
+
+from hwa_keras.core.types import PathLike, Self
 from hwa_keras.results.plots import finish, new_axes
 from hwa_keras.results.tabular import Tabular, plain_table
 from hwa_keras.results.text import from_json_number
@@ -24,22 +30,22 @@ class RangePoint:
         std: Its standard deviation over chips, or None.
     """
 
-    g_u: tuple
+    g_u: tuple[float, ...]
     error: float
     energy: float
     metric: float | None = None
     std: float | None = None
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The point of a dictionary, also through JSON."""
-        numbers = {
+        numbers: dict[str, Any] = {
             name: None if content[name] is None else from_json_number(content[name])
             for name in ("error", "energy", "metric", "std")
         }
         return cls(tuple(map(from_json_number, content["g_u"])), **numbers)
 
-    def measured(self, values):
+    def measured(self, values: np.ndarray) -> "RangePoint":
         """This point with what chips gave: an array of the metric."""
         return replace(self, metric=float(values.mean()), std=float(values.std(ddof=1)))
 
@@ -58,25 +64,25 @@ class RangeFront(Tabular):
         metric: Name of the metric that was measured, or None.
     """
 
-    paths: tuple
-    points: tuple
-    uniform: tuple
+    paths: tuple[str, ...]
+    points: tuple[RangePoint, ...]
+    uniform: tuple[RangePoint, ...]
     chosen: RangePoint | None = None
     unit: str = "J"
     metric: str | None = None
 
-    def energy_at(self, error, uniform=False):
+    def energy_at(self, error: float, uniform: bool = False) -> float | None:
         """The least energy of a point with at most this error, or None if none has."""
         points = self.uniform if uniform else self.points
         energies = [p.energy for p in points if p.error <= error * _ROUNDING]
         return min(energies, default=None)
 
-    def saved(self, error):
+    def saved(self, error: float) -> float | None:
         """Share of the energy that ranges per kernel save over one for all, or None."""
         own, one = self.energy_at(error), self.energy_at(error, uniform=True)
         return None if own is None or one is None else 1.0 - own / one
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: the points of the front, and those of one range."""
         return [
             {
@@ -92,7 +98,7 @@ class RangeFront(Tabular):
             for point in points
         ]
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """A `rich.table.Table` of the front."""
         heads = ["g_u of each kernel, µS", f"energy {self.unit}".strip(), "error"]
         rows = [
@@ -108,12 +114,12 @@ class RangeFront(Tabular):
         title = "Conductance ranges, least energy for each error"
         return plain_table(title, [*heads, self.metric or "metric"], rows)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The front as a nested dictionary."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The front that `to_dict` wrote, also through JSON."""
 
         several = {
@@ -124,7 +130,7 @@ class RangeFront(Tabular):
         paths = tuple(content["paths"])
         return cls(**{**content, **several, "chosen": chosen, "paths": paths})
 
-    def plot(self, path=None, axes=None):
+    def plot(self, path: PathLike | None = None, axes: Any = None) -> Any:
         """Draw both fronts, error over energy.
 
         Args:

@@ -13,27 +13,29 @@ from hwa_keras.analysis.study import chosen_metric
 from hwa_keras.conversion import to_hwa
 from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import Data
 from hwa_keras.crossbar import Crossbar, Wired
 from hwa_keras.deployment.programming import blank_chip
 from hwa_keras.devices import Memristor
 from hwa_keras.profile.array_energy import array_energy
+from hwa_keras.profile.converters import Periphery
 from hwa_keras.search.range_front import RangeFront, RangePoint
 
 __all__ = ["optimize_ranges"]
 
 
 def optimize_ranges(
-    model,
-    crossbar,
-    data,
-    max_error=None,
-    max_loss=None,
-    steps=24,
-    examples=16,
-    chips=10,
-    seed=0,
-    periphery=None,
-):
+    model: keras.Model,
+    crossbar: Crossbar,
+    data: Data,
+    max_error: float | None = None,
+    max_loss: float | None = None,
+    steps: int = 24,
+    examples: int = 16,
+    chips: int = 10,
+    seed: int = 0,
+    periphery: Periphery | None = None,
+) -> RangeFront:
     """Find the conductance range g_u of each kernel for least energy.
 
     To first order the mean squared error of the outputs is a sum over kernels, Σ_l

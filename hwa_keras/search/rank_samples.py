@@ -1,10 +1,13 @@
 """rank_samples: how many mini-batches it takes to tell which network is better."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hwa_keras.core.checks import check_count, check_not_negative
+from hwa_keras.core.types import ArrayLike, PathLike
 from hwa_keras.results.plots import finish, new_axes, next_color
 from hwa_keras.results.text import plot_text
 
@@ -25,12 +28,12 @@ class RankSamples:
         name: String, what was measured.
     """
 
-    deltas: tuple
-    needed: tuple
+    deltas: tuple[float, ...]
+    needed: tuple[int | None, ...]
     epsilon: float
     name: str = "value"
 
-    def front(self):
+    def front(self) -> tuple[np.ndarray, np.ndarray]:
         """The pairs (δ, n) that no other beats in both, arrays: n falls with δ."""
         least, kept = np.inf, []
         for delta, count in zip(self.deltas, self.needed, strict=True):
@@ -40,7 +43,7 @@ class RankSamples:
         deltas, counts = zip(*kept, strict=True)
         return np.array(deltas), np.array(counts)
 
-    def at(self, delta):
+    def at(self, delta: float) -> int:
         """Mini-batches for networks that differ by delta: linear between the front.
 
         Raises:
@@ -54,7 +57,7 @@ class RankSamples:
             )
         return int(np.ceil(np.interp(delta, deltas, counts) - 1e-9))
 
-    def plot(self, path=None, axes=None):
+    def plot(self, path: PathLike | None = None, axes: Any = None) -> Any:
         """Draw the mini-batches over the difference.
 
         Args:
@@ -73,7 +76,14 @@ class RankSamples:
         return finish(axes, 2, path)
 
 
-def rank_samples(values, deltas=None, epsilon=0.05, orders=200, seed=0, name="value"):
+def rank_samples(
+    values: ArrayLike | Iterable[ArrayLike],
+    deltas: ArrayLike | None = None,
+    epsilon: float = 0.05,
+    orders: int = 200,
+    seed: int = 0,
+    name: str = "value",
+) -> RankSamples:
     """Find how many mini-batches tell which of two networks is better.
 
     The least n for which Pr(A_j(n) > A_l(n)) > 1 − ε over networks j and l with

@@ -1,10 +1,13 @@
 """SearchResult: the networks that no other beats, and how the search found them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import rich.table
 
+from hwa_keras.core.types import ArrayLike, PathLike, Self
 from hwa_keras.results.plots import finish, new_axes, next_color
 from hwa_keras.results.tabular import Tabular, plain_table
 from hwa_keras.results.text import from_json_number, plot_text
@@ -23,14 +26,14 @@ class Solution:
     """
 
     candidate: Candidate
-    values: Mapping
+    values: Mapping[str, float]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The solution as what JSON can hold."""
         return {**self.candidate.to_dict(), "values": dict(self.values)}
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The solution that `to_dict` wrote."""
         values = {k: from_json_number(v) for k, v in content["values"].items()}
         return cls(Candidate.from_dict(content), values)
@@ -71,8 +74,15 @@ class SearchResult(Tabular):
     """
 
     def __init__(
-        self, mode, seed, directions, front, history=(), failures=(), reference=None
-    ):
+        self,
+        mode: str,
+        seed: int,
+        directions: Mapping[str, str],
+        front: Sequence[Solution],
+        history: Sequence[dict[str, Any]] = (),
+        failures: Sequence[Candidate] = (),
+        reference: Mapping[str, float] | None = None,
+    ) -> None:
         if not front:
             raise ValueError("`front` is empty. Give at least one Solution.")
         self.mode = mode
@@ -84,7 +94,7 @@ class SearchResult(Tabular):
         self.failures = tuple(failures)
         self.reference = dict(reference or {})
 
-    def values(self, name):
+    def values(self, name: str) -> np.ndarray:
         """One objective along the front, an array.
 
         Raises:
@@ -95,7 +105,9 @@ class SearchResult(Tabular):
             raise ValueError(f"'{name}' was not measured. Known: {', '.join(known)}.")
         return np.array([solution.values[name] for solution in self.front])
 
-    def least_at(self, level, cost="power", gain="accuracy"):
+    def least_at(
+        self, level: ArrayLike, cost: str = "power", gain: str = "accuracy"
+    ) -> Any:
         """The least cost at which a gain is reached, interpolated along the front.
 
         Args:
@@ -113,11 +125,11 @@ class SearchResult(Tabular):
         found = np.interp(level, gains[order], costs[order], right=np.nan)
         return float(found) if np.ndim(found) == 0 else found
 
-    def power_at(self, accuracy):
+    def power_at(self, accuracy: ArrayLike) -> Any:
         """`least_at` of power and accuracy."""
         return self.least_at(accuracy)
 
-    def hypervolume(self, reference=None):
+    def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
         """What the front dominates above a reference, the product of the units.
 
         Args:
@@ -130,7 +142,9 @@ class SearchResult(Tabular):
     def _costs(self, values):
         return costs_of(values, self.directions)
 
-    def best(self, count=3, cost="power", gain="accuracy"):
+    def best(
+        self, count: int = 3, cost: str = "power", gain: str = "accuracy"
+    ) -> list[Solution]:
         """Solutions spread evenly over the gain of the upper half of the front.
 
         Args:
@@ -150,7 +164,7 @@ class SearchResult(Tabular):
                 found.append(cheapest)
         return found
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """A list of dictionaries: one for each solution of the front."""
         return [
             {
@@ -165,7 +179,7 @@ class SearchResult(Tabular):
             for solution in self.front
         ]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything, as what JSON can hold; `from_json` reads it."""
         return {
             "mode": self.mode,
@@ -178,7 +192,7 @@ class SearchResult(Tabular):
         }
 
     @classmethod
-    def from_dict(cls, content):
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The result that `to_dict` wrote."""
         return cls(
             content["mode"],
@@ -190,7 +204,7 @@ class SearchResult(Tabular):
             content["reference"],
         )
 
-    def table(self):
+    def table(self) -> rich.table.Table:
         """A `rich` table of the front."""
         title = f"{self.mode}, seed {self.seed}: {len(self.front)} on the front"
         if self.failures:
@@ -205,7 +219,13 @@ class SearchResult(Tabular):
             rows.append([network, span, *values])
         return plain_table(title, ["network", "g_u / default", *names], rows, named=2)
 
-    def plot(self, path=None, axes=None, cost=None, gain=None):
+    def plot(
+        self,
+        path: PathLike | None = None,
+        axes: Any = None,
+        cost: str | None = None,
+        gain: str | None = None,
+    ) -> Any:
         """Draw the front, the gain over the cost.
 
         Args:
@@ -238,7 +258,7 @@ class SearchResult(Tabular):
         names = [n for n, d in self.directions.items() if d == direction]
         return (names or list(self.directions))[0]
 
-    def plot_history(self, path=None, axes=None):
+    def plot_history(self, path: PathLike | None = None, axes: Any = None) -> Any:
         """Draw the hypervolume over the generations; arguments as in `plot`."""
         axes = axes or new_axes()
         axes.plot(

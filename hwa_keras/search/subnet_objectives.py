@@ -2,7 +2,9 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,11 +13,15 @@ from hwa_keras.analysis import TIMES, drift_sweep
 from hwa_keras.analysis.output_error import output_error
 from hwa_keras.circuits.hardware import Hardware
 from hwa_keras.core.checks import check_choice, check_count, check_positive
-from hwa_keras.crossbar import Wired
+from hwa_keras.core.types import Data
+from hwa_keras.crossbar import Crossbar, Wired
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
+from hwa_keras.deployment.compensation import Compensation
 from hwa_keras.deployment.export import export_tflite
 from hwa_keras.devices import Memristor
-from hwa_keras.profile import memory_energy, spiking_energy
+from hwa_keras.noise.noise_device import DeviceLike
+from hwa_keras.profile import EnergyModel, memory_energy, spiking_energy
+from hwa_keras.search.design_space import Candidate
 
 __all__ = [
     "DriftObjective",
@@ -47,9 +53,14 @@ class SubnetObjective:
         ...         return {"weights": model.count_params()}
     """
 
-    directions: dict = {}
+    directions: dict[str, str] = {}
 
-    def __init__(self, supernet, calibration=None, convert=None):
+    def __init__(
+        self,
+        supernet: Any,
+        calibration: Data | None = None,
+        convert: Callable[[keras.Model], keras.Model] | None = None,
+    ) -> None:
         for name in ("space", "extract"):
             if not hasattr(supernet, name):
                 raise TypeError(
@@ -60,7 +71,7 @@ class SubnetObjective:
         self.calibration = calibration
         self.convert = convert
 
-    def __call__(self, candidate):
+    def __call__(self, candidate: Candidate) -> dict[str, float]:
         model = self.supernet.extract(candidate.config)
         if self.calibration is not None:
             adapt_batchnorm(model, self.calibration, momentum=0.0, batches=1)
@@ -68,7 +79,7 @@ class SubnetObjective:
             model = self.convert(model)
         return self.measure(model, candidate)
 
-    def measure(self, model, candidate):
+    def measure(self, model: keras.Model, candidate: Candidate) -> dict[str, float]:
         """The values of a candidate, whose network the model is."""
         raise NotImplementedError
 
@@ -84,12 +95,18 @@ class MemoryObjective(SubnetObjective):
 
     directions = {"memory_energy": "min"}
 
-    def __init__(self, supernet, calibration=None, convert=None, float_bits=16):
+    def __init__(
+        self,
+        supernet: Any,
+        calibration: Data | None = None,
+        convert: Callable[[keras.Model], keras.Model] | None = None,
+        float_bits: int = 16,
+    ) -> None:
         super().__init__(supernet, calibration, convert)
         check_count("MemoryObjective", float_bits=float_bits)
         self.float_bits = float_bits
 
-    def measure(self, model, candidate):
+    def measure(self, model: keras.Model, candidate: Candidate) -> dict[str, float]:
         found = memory_energy(model, float_bits=self.float_bits)
         return {"memory_energy": found.energy}
 
@@ -107,11 +124,18 @@ class SpikingObjective(SubnetObjective):
 
     directions = {"spiking_joules": "min"}
 
-    def __init__(self, supernet, data, device="loihi", calibration=None, convert=None):
+    def __init__(
+        self,
+        supernet: Any,
+        data: Data,
+        device: str | EnergyModel = "loihi",
+        calibration: Data | None = None,
+        convert: Callable[[keras.Model], keras.Model] | None = None,
+    ) -> None:
         super().__init__(supernet, calibration, convert)
         self.data, self.device = data, device
 
-    def measure(self, model, candidate):
+    def measure(self, model: keras.Model, candidate: Candidate) -> dict[str, float]:
         found = spiking_energy(model, self.data, self.device)
         return {"spiking_joules": found.joules}
 
@@ -132,14 +156,14 @@ class ErrorObjective(SubnetObjective):
 
     def __init__(
         self,
-        supernet,
-        crossbar,
-        data,
-        method="delta",
-        calibration=None,
-        convert=None,
-        **options,
-    ):
+        supernet: Any,
+        crossbar: Crossbar | Memristor | Wired,
+        data: Data,
+        method: str = "delta",
+        calibration: Data | None = None,
+        convert: Callable[[keras.Model], keras.Model] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(supernet, calibration, convert)
         check_choice(
             "ErrorObjective", ("moments", "delta", "monte_carlo"), method=method
@@ -157,7 +181,7 @@ class ErrorObjective(SubnetObjective):
         self.crossbar, self.device = crossbar, device
         self.data, self.method, self.options = data, method, options
 
-    def measure(self, model, candidate):
+    def measure(self, model: keras.Model, candidate: Candidate) -> dict[str, float]:
         ranges = tuple(m * self.default for m in candidate.multipliers if m > 0)
         crossbar = self.device.with_range(ranges)
         if isinstance(self.crossbar, Hardware):
@@ -183,23 +207,23 @@ class DriftObjective(SubnetObjective):
 
     def __init__(
         self,
-        supernet,
-        data,
-        device="pcm",
-        seconds=TIMES["1 year"],
-        chips=3,
-        compensation="measured",
-        seed=0,
-        calibration=None,
-        convert=None,
-    ):
+        supernet: Any,
+        data: Data,
+        device: DeviceLike = "pcm",
+        seconds: float = TIMES["1 year"],
+        chips: int = 3,
+        compensation: str | Compensation = "measured",
+        seed: int = 0,
+        calibration: Data | None = None,
+        convert: Callable[[keras.Model], keras.Model] | None = None,
+    ) -> None:
         super().__init__(supernet, calibration, convert)
         check_positive("DriftObjective", seconds=seconds)
         check_count("DriftObjective", chips=chips)
         self.data, self.device, self.seconds = data, device, seconds
         self.chips, self.compensation, self.seed = chips, compensation, seed
 
-    def measure(self, model, candidate):
+    def measure(self, model: keras.Model, candidate: Candidate) -> dict[str, float]:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(loss=loss, metrics=["accuracy"])
         found = drift_sweep(
@@ -233,13 +257,20 @@ class LatencyObjective(SubnetObjective):
 
     directions = {"latency": "min"}
 
-    def __init__(self, supernet, repeats=30, threads=1, calibration=None, convert=None):
+    def __init__(
+        self,
+        supernet: Any,
+        repeats: int = 30,
+        threads: int = 1,
+        calibration: Data | None = None,
+        convert: Callable[[keras.Model], keras.Model] | None = None,
+    ) -> None:
         super().__init__(supernet, calibration, convert)
         check_count("LatencyObjective", repeats=repeats, threads=threads)
         _interpreter()
         self.repeats, self.threads = repeats, threads
 
-    def measure(self, model, candidate):
+    def measure(self, model: keras.Model, candidate: Candidate) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.tflite")
             export_tflite(model, path, verbose=0)

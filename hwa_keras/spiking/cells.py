@@ -1,12 +1,17 @@
 """Cells of spiking neurons, for recurrent weights: one time step in `layers.RNN`."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from keras import layers, ops
 
 from hwa_keras.core.checks import check_count
 from hwa_keras.core.keras_private import call_training
+from hwa_keras.core.types import ArrayLike, Config, Shape, Tensor
 from hwa_keras.layers.base import register
 from hwa_keras.layers.conversion import register_cell
 from hwa_keras.layers.recurrent import HardwareCell
+from hwa_keras.noise import Noise
 from hwa_keras.spiking import surrogates
 from hwa_keras.spiking.constants import NeuronConstants
 from hwa_keras.spiking.membrane import reset_membrane
@@ -45,21 +50,21 @@ class LIFCell(NeuronConstants, layers.SimpleRNNCell):
 
     def __init__(
         self,
-        units,
-        tau,
-        dt,
-        threshold=1.0,
-        tau_levels=None,
-        tau_noise=None,
-        threshold_noise=None,
-        learn_tau=False,
-        mismatch_seed=None,
-        reset="zero",
-        floor=None,
-        surrogate="fast_sigmoid",
-        reset_gradient=False,
-        **kwargs,
-    ):
+        units: int,
+        tau: ArrayLike,
+        dt: float,
+        threshold: ArrayLike = 1.0,
+        tau_levels: Sequence[float] | None = None,
+        tau_noise: float | str | Noise | None = None,
+        threshold_noise: float | str | Noise | None = None,
+        learn_tau: bool = False,
+        mismatch_seed: int | None = None,
+        reset: str = "zero",
+        floor: float | None = None,
+        surrogate: str | Callable[[Tensor], Tensor] = "fast_sigmoid",
+        reset_gradient: bool = False,
+        **kwargs: Any,
+    ) -> None:
         check_count("LIFCell", units=units)
         super().__init__(units, activation=None, **kwargs)
         self._set_constants(
@@ -75,29 +80,31 @@ class LIFCell(NeuronConstants, layers.SimpleRNNCell):
         self.firing = firing_of(self, reset, floor, surrogate, reset_gradient)
         self.state_size = [self.units, self.units]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self._build_constants((self.units,))
         if self.on_chip:
             self._add_factors()  # After all else, as on the chip that was saved.
         self.built = True
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
         shape = (batch_size, self.units)
         return [ops.zeros(shape, dtype=self.compute_dtype) for _ in self.state_size]
 
     # `keras.layers.RNN` asks for the masks before the first step and drops them after
     # the last, dropout or not, which marks the sequence.
-    def get_dropout_mask(self, step_input):
+    def get_dropout_mask(self, step_input: Tensor) -> Tensor | None:
         if self._drawn_constants is None:
             self._drawn_constants = self.constants(call_training())
         return super().get_dropout_mask(step_input)
 
-    def reset_dropout_mask(self):
+    def reset_dropout_mask(self) -> None:
         self._drawn_constants = None
         super().reset_dropout_mask()
 
-    def call(self, sequence, states, training=False):
+    def call(
+        self, sequence: Tensor, states: list[Tensor], training: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         spikes = states[0]
         if training and self.dropout > 0:
             sequence = sequence * self.get_dropout_mask(sequence)
@@ -124,7 +131,7 @@ class LIFCell(NeuronConstants, layers.SimpleRNNCell):
         z, v = (ops.cast(x, self.compute_dtype) for x in (z, v))
         return z, [z, v]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("activation")
         return {

@@ -17,6 +17,7 @@ from hwa_keras.core.checks import (
 )
 from hwa_keras.core.keras_private import unlocked
 from hwa_keras.core.replica import replicate
+from hwa_keras.core.types import ArrayLike, Config, Seed, Self, Tensor
 from hwa_keras.noise.base import Noise
 from hwa_keras.noise.base import family as noises
 
@@ -27,7 +28,7 @@ LEAST = 0.01
 _MOST_STEPS = 5.0
 
 
-def decay(tau, dt):
+def decay(tau: ArrayLike, dt: float) -> Any:
     """β = exp(−dt/τ): what a membrane keeps in one step.
 
     Args:
@@ -155,22 +156,22 @@ class NeuronConstants(SavesSeeds):
             self._mismatch_seeds = keras.random.SeedGenerator(mismatch_seed)
 
     @property
-    def tau(self):
+    def tau(self) -> np.ndarray:
         """τ as it was given, seconds: an array `[]` or one per neuron."""
         return self._taus["tau"]
 
     @property
-    def threshold(self):
+    def threshold(self) -> np.ndarray:
         """θ as it was given: an array `[]` or one per neuron."""
         return self._thresholds
 
     @property
-    def tau_levels(self):
+    def tau_levels(self) -> Any:
         """The time constants that there are, seconds, or None for any."""
         return self._levels
 
     @property
-    def state_dtype(self):
+    def state_dtype(self) -> str:
         """What membranes are computed in: at least `float32`."""
         return "float64" if self.compute_dtype == "float64" else "float32"
 
@@ -237,7 +238,7 @@ class NeuronConstants(SavesSeeds):
                 )
                 setattr(self, name, factor)
 
-    def draw_chip(self, seed):
+    def draw_chip(self, seed: Seed) -> None:
         """Become the neurons of a chip, drawn from a seed.
 
         `Chip.write` calls this on all layers that have it.
@@ -258,7 +259,7 @@ class NeuronConstants(SavesSeeds):
             drawn = each.perturb(ops.ones(shape), own, each.strength(chip=own))
             getattr(self, name).assign(ops.maximum(drawn, LEAST))
 
-    def constants(self, training=False):
+    def constants(self, training: bool = False) -> tuple[list[Tensor], Tensor]:
         """What the neurons of a call compute with.
 
         Args:
@@ -326,7 +327,7 @@ class NeuronConstants(SavesSeeds):
         return {**config, "on_chip": True} if self.on_chip else config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         config = dict(config)
         on_chip = config.pop("on_chip", False)
         layer = cls(**config)

@@ -1,5 +1,7 @@
 """Encoders: images and signals as spikes."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from hwa_keras.core import random
 from hwa_keras.core.checkpoint import SavesSeeds
 from hwa_keras.core.checks import check_count, check_positive
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Shape, Tensor
 from hwa_keras.spiking.membrane import scan
 
 __all__ = ["ConstantEncoder", "DeltaEncoder", "LatencyEncoder", "RateEncoder"]
@@ -34,17 +37,17 @@ class ConstantEncoder(keras.layers.Layer):
         [0.5, 0.5, 0.5]
     """
 
-    def __init__(self, steps, **kwargs):
+    def __init__(self, steps: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.steps = check_count("ConstantEncoder", steps=steps)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return ops.repeat(ops.expand_dims(inputs, 1), self.steps, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.steps, *input_shape[1:])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "steps": self.steps}
 
 
@@ -76,7 +79,9 @@ class RateEncoder(SavesSeeds, keras.layers.Layer):
         [0.0, 0.24, 1.0]
     """
 
-    def __init__(self, steps, max_rate=1.0, seed=None, **kwargs):
+    def __init__(
+        self, steps: int, max_rate: float = 1.0, seed: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.steps = check_count("RateEncoder", steps=steps)
         check_positive("RateEncoder", max_rate=max_rate)
@@ -89,17 +94,17 @@ class RateEncoder(SavesSeeds, keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = ops.expand_dims(ops.cast(inputs, "float32"), 1)
         shape = (ops.shape(inputs)[0], self.steps, *inputs.shape[1:])
         seed = random.next_seed(self.seed_generator)
         spikes = random.bernoulli(shape, seed, x * self.max_rate)
         return ops.cast(spikes, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.steps, *input_shape[1:])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "steps": self.steps,
@@ -139,7 +144,13 @@ class LatencyEncoder(keras.layers.Layer):
         [[0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
     """
 
-    def __init__(self, steps, threshold=0.01, tau=None, **kwargs):
+    def __init__(
+        self,
+        steps: int,
+        threshold: float = 0.01,
+        tau: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.steps = check_count("LatencyEncoder", steps=steps)
         check_positive("LatencyEncoder", threshold=threshold)
@@ -153,7 +164,7 @@ class LatencyEncoder(keras.layers.Layer):
         self.threshold = float(threshold)
         self.tau = None if tau is None else float(tau)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = ops.minimum(ops.cast(inputs, "float32"), 1.0)
         spikes = x > self.threshold
         x = ops.where(spikes, x, 1.0)
@@ -167,10 +178,10 @@ class LatencyEncoder(keras.layers.Layer):
         times = ops.reshape(ops.arange(self.steps), (-1, *(1 for _ in x.shape[1:])))
         return ops.cast(ops.expand_dims(step, 1) == times, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.steps, *input_shape[1:])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "steps": self.steps,
@@ -207,13 +218,13 @@ class DeltaEncoder(keras.layers.Layer):
         [[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
     """
 
-    def __init__(self, threshold, off=True, **kwargs):
+    def __init__(self, threshold: float, off: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_positive("DeltaEncoder", threshold=threshold)
         self.threshold = float(threshold)
         self.off = bool(off)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = ops.stop_gradient(ops.cast(inputs, "float32"))
         x = ops.moveaxis(x, 1, 0)
 
@@ -231,11 +242,12 @@ class DeltaEncoder(keras.layers.Layer):
             [ops.cast(each, self.compute_dtype) for each in spikes], axis=-1
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        channels: Any
         *outer, channels = input_shape
         return (*outer, 2 * channels if self.off else channels)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "threshold": self.threshold,

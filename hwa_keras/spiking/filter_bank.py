@@ -1,5 +1,8 @@
 """FilterBank: the analog audio front end of neuromorphic chips."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,6 +10,7 @@ from keras import ops
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_count, check_not_negative, check_positive
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import ArrayLike, Config, Seed, Shape, Tensor
 from hwa_keras.spiking.band_pass import band_edges, block_form, sections
 
 __all__ = ["XYLO_FREQUENCIES", "FilterBank"]
@@ -86,16 +90,16 @@ class FilterBank(keras.layers.Layer):
 
     def __init__(
         self,
-        sample_rate,
-        dt=8e-3,
-        frequencies=XYLO_FREQUENCIES,
-        order=2,
-        q=4.0,
-        frequency_mismatch=0.0,
-        q_mismatch=0.0,
-        chip_seed=None,
-        **kwargs,
-    ):
+        sample_rate: float,
+        dt: float = 8e-3,
+        frequencies: Sequence[float] = XYLO_FREQUENCIES,
+        order: int = 2,
+        q: float = 4.0,
+        frequency_mismatch: float = 0.0,
+        q_mismatch: float = 0.0,
+        chip_seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         check_positive("FilterBank", sample_rate=sample_rate, dt=dt, q=q)
         check_not_negative(
@@ -166,7 +170,7 @@ class FilterBank(keras.layers.Layer):
             for name, shape in shapes.items()
         }
 
-    def draw_chip(self, seed):
+    def draw_chip(self, seed: Seed) -> None:
         """Hold the mismatch of another chip; without any, all chips are alike.
 
         `program` and `monte_carlo` call it, with a seed made of the chip's.
@@ -200,7 +204,7 @@ class FilterBank(keras.layers.Layer):
         for name, value in values.items():
             self._design_weights[name].assign(value)
 
-    def features(self, audio, sample_rate):
+    def features(self, audio: ArrayLike, sample_rate: float) -> np.ndarray:
         """What the layer computes, with SciPy: for data sets that fit no device.
 
         Args:
@@ -239,7 +243,7 @@ class FilterBank(keras.layers.Layer):
             channels.append(np.abs(binned).mean(-1))
         return np.stack(channels, -1).astype("float32")
 
-    def call(self, inputs, sample_rate=None):
+    def call(self, inputs: Tensor, sample_rate: float | None = None) -> Tensor:
         if sample_rate is not None:
             self._check_rate(sample_rate)
         design = self._design_weights
@@ -321,20 +325,22 @@ class FilterBank(keras.layers.Layer):
                 f"FilterBank(sample_rate={float(sample_rate):.6g})."
             )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         channels = len(self.centre_frequencies)
         return (input_shape[0], self._bins(input_shape[1]), channels)
 
-    def compute_output_spec(self, inputs, sample_rate=None):
+    def compute_output_spec(
+        self, inputs: Tensor, sample_rate: float | None = None
+    ) -> Any:
         if sample_rate is not None:
             self._check_rate(sample_rate)
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def get_build_config(self):
+    def get_build_config(self) -> Config | None:
         return None
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "sample_rate": self.sample_rate,

@@ -1,8 +1,11 @@
 """Frontend: a synapse for each channel."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from hwa_keras.core.types import Config, Shape, Tensor
 from hwa_keras.layers.base import register
 from hwa_keras.layers.feedforward import HWAEinsumDense
 
@@ -53,7 +56,7 @@ class Frontend(HWAEinsumDense):
     hardware_mixin = True  # What it computes is what EinsumDense does.
     digital_class = keras.layers.EinsumDense
 
-    def __init__(self, kernel_initializer=None, **kwargs):
+    def __init__(self, kernel_initializer: Any = None, **kwargs: Any) -> None:
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.RandomNormal(0.1, 0.01)
         super().__init__(
@@ -63,17 +66,17 @@ class Frontend(HWAEinsumDense):
             **kwargs,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.partial_output_shape = (input_shape[-1],)
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not all(kernel.is_ideal for kernel in self.hardware_kernels):
             return super().call(inputs, training=training)
         outputs = ops.multiply(inputs, self.kernel)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         for name in _FIXED:
             config.pop(name, None)

@@ -1,10 +1,13 @@
 """Losses on spikes over time, and their targets."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from hwa_keras.core.checks import check_count, check_not_negative, check_positive
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Tensor
 from hwa_keras.spiking.readouts import class_counts
 
 __all__ = ["CountCrossEntropy", "population_targets"]
@@ -38,20 +41,20 @@ class CountCrossEntropy(keras.losses.Loss):
         0.3133
     """
 
-    def __init__(self, population=1, scale=1.0, **kwargs):
+    def __init__(self, population: int = 1, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**{"name": "count_cross_entropy", **kwargs})
         self.population = check_count("CountCrossEntropy", population=population)
         check_positive("CountCrossEntropy", scale=scale)
         self.scale = float(scale)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         counts = class_counts("CountCrossEntropy", y_pred, self.population)
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         return ops.sparse_categorical_crossentropy(
             labels, counts * self.scale, from_logits=True
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "population": self.population,
@@ -59,7 +62,9 @@ class CountCrossEntropy(keras.losses.Loss):
         }
 
 
-def population_targets(labels, classes, population=1, on=1.0, off=0.0):
+def population_targets(
+    labels: Tensor, classes: int, population: int = 1, on: float = 1.0, off: float = 0.0
+) -> Tensor:
     """The rates that populations of neurons are to fire at, for a squared error.
 
     To be compared with `SpikeCount(rate=True)` of all neurons.

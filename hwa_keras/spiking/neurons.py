@@ -1,6 +1,7 @@
 """Spiking neurons: layers over time that have a state, and no weights of their own."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 
 from hwa_keras.core.checks import check_choice, check_not_negative, is_number
 from hwa_keras.core.registry import Family
+from hwa_keras.core.types import ArrayLike, Config, Shape, Tensor
 from hwa_keras.spiking import surrogates
 from hwa_keras.spiking.constants import NeuronConstants
 from hwa_keras.spiking.membrane import (
@@ -78,17 +80,17 @@ class Neurons(NeuronConstants, keras.layers.Layer):
 
     def __init__(
         self,
-        dt,
-        reset="zero",
-        floor=None,
-        surrogate="fast_sigmoid",
-        reset_gradient=False,
-        initial_membrane=0.0,
-        stateful=False,
-        return_membrane=False,
-        return_state=False,
-        **kwargs,
-    ):
+        dt: float,
+        reset: str = "zero",
+        floor: float | None = None,
+        surrogate: str | Callable[[Tensor], Tensor] = "fast_sigmoid",
+        reset_gradient: bool = False,
+        initial_membrane: float = 0.0,
+        stateful: bool = False,
+        return_membrane: bool = False,
+        return_state: bool = False,
+        **kwargs: Any,
+    ) -> None:
         own = {name: kwargs.pop(name) for name in _CONSTANTS if name in kwargs}
         taus = {name: kwargs.pop(name) for name in self.time_constants}
         super().__init__(**kwargs)
@@ -106,7 +108,7 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         self.states: Any = None
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 3 or input_shape[-1] is None:
             raise ValueError(
                 f"{type(self).__name__} takes inputs [batch, time, ..., channels] with "
@@ -146,12 +148,14 @@ class Neurons(NeuronConstants, keras.layers.Layer):
             "membrane": self.initial_membrane,
         }
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Have a stateful layer begin anew."""
         for state, value in zip(self.states or (), self._rest().values(), strict=False):
             state.assign(ops.full_like(state.value, value))
 
-    def call(self, inputs, initial_state=None, training=False):
+    def call(
+        self, inputs: Tensor, initial_state: Any = None, training: bool = False
+    ) -> Any:
         check_float(type(self).__name__, inputs)
         order = (1, 0, *range(2, len(inputs.shape)))
         currents = ops.cast(ops.transpose(inputs, order), self.state_dtype)
@@ -187,7 +191,13 @@ class Neurons(NeuronConstants, keras.layers.Layer):
             )
         return [ops.cast(state, self.state_dtype) for state in given]
 
-    def run(self, currents, states, decays, threshold):
+    def run(
+        self,
+        currents: Tensor,
+        states: list[Tensor],
+        decays: list[Tensor],
+        threshold: Tensor,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Run a sequence.
 
         Args:
@@ -202,7 +212,9 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def compute_output_spec(self, inputs, initial_state=None, training=False):
+    def compute_output_spec(
+        self, inputs: Tensor, initial_state: Any = None, training: bool = False
+    ) -> Any:
         check_float(type(self).__name__, inputs)
         shape = tuple(inputs.shape)
         count = 1 + self.return_membrane
@@ -212,12 +224,12 @@ class Neurons(NeuronConstants, keras.layers.Layer):
         specs = [keras.KerasTensor(s, dtype=self.compute_dtype) for s in shapes]
         return specs[0] if len(specs) == 1 else tuple(specs)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Any = None) -> Any:
         states = len(self.state_names) if self.return_state else 0
         masks = [mask] * (1 + self.return_membrane) + [None] * states
         return masks[0] if len(masks) == 1 else masks
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             **self._constants_config(),
@@ -314,10 +326,16 @@ class LIF(Neurons):
           networks", IEEE Signal Processing Magazine 36(6), 2019.
     """
 
-    def __init__(self, tau, dt, **kwargs):
+    def __init__(self, tau: ArrayLike, dt: float, **kwargs: Any) -> None:
         super().__init__(dt, tau=tau, **kwargs)
 
-    def run(self, currents, states, decays, threshold):
+    def run(
+        self,
+        currents: Tensor,
+        states: list[Tensor],
+        decays: list[Tensor],
+        threshold: Tensor,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         z, u, v = fire(currents, decays[0], threshold, states[0], self.firing)
         return z, u, [v]
 
@@ -349,10 +367,18 @@ class SynapticLIF(Neurons):
     time_constants = ("tau", "tau_synapse")
     state_names = ("membrane", "current")
 
-    def __init__(self, tau, tau_synapse, dt, **kwargs):
+    def __init__(
+        self, tau: ArrayLike, tau_synapse: ArrayLike, dt: float, **kwargs: Any
+    ) -> None:
         super().__init__(dt, tau=tau, tau_synapse=tau_synapse, **kwargs)
 
-    def run(self, currents, states, decays, threshold):
+    def run(
+        self,
+        currents: Tensor,
+        states: list[Tensor],
+        decays: list[Tensor],
+        threshold: Tensor,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         beta, alpha = decays
         filtered = exponential_filter(currents, alpha, states[1])
         z, u, v = fire(filtered, beta, threshold, states[0], self.firing)
@@ -393,12 +419,25 @@ class ALIF(Neurons):
     time_constants = ("tau", "tau_adaptation")
     state_names = ("membrane", "adaptation")
 
-    def __init__(self, tau, tau_adaptation, dt, adaptation=0.1, **kwargs):
+    def __init__(
+        self,
+        tau: ArrayLike,
+        tau_adaptation: ArrayLike,
+        dt: float,
+        adaptation: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dt, tau=tau, tau_adaptation=tau_adaptation, **kwargs)
         check_not_negative("ALIF", adaptation=adaptation)
         self.adaptation = float(adaptation)
 
-    def run(self, currents, states, decays, threshold):
+    def run(
+        self,
+        currents: Tensor,
+        states: list[Tensor],
+        decays: list[Tensor],
+        threshold: Tensor,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         beta, rho = decays
         z, u, v, a = adaptive_fire(
             currents,
@@ -412,5 +451,5 @@ class ALIF(Neurons):
         )
         return z, u, [v, a]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "adaptation": self.adaptation}

@@ -18,6 +18,7 @@ from keras import ops
 from hwa_keras.core.checks import check_choice
 from hwa_keras.core.kernels import find_kernels
 from hwa_keras.core.modes import hardware_mode
+from hwa_keras.core.types import PathLike
 from hwa_keras.layers.product_families import product_of
 from hwa_keras.layers.products import DenseProduct
 from hwa_keras.spiking.chain import PASSED, chain_of
@@ -34,7 +35,9 @@ DELTA = 1e-4
 _READOUTS = (FirstSpike, MembraneReadout, SpikeCount)
 
 
-def export_nir(model, path, allow_approximate=False):
+def export_nir(
+    model: keras.Model, path: PathLike, allow_approximate: bool = False
+) -> tuple[str, ...]:
     """Write a spiking network to a file of NIR, the format of other simulators.
 
     `Dense` becomes `Affine`, or `Linear` without a bias; `Frontend` `Scale`; `LIF`

@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 
 from hwa_keras.core.checks import check_positive
+from hwa_keras.core.types import PathLike
 from hwa_keras.spiking.frontend import Frontend
 from hwa_keras.spiking.neurons import LIF, SynapticLIF
 from hwa_keras.spiking.nir import DELTA, require_nir
@@ -15,7 +16,9 @@ from hwa_keras.spiking.nir import DELTA, require_nir
 __all__ = ["from_nir"]
 
 
-def from_nir(path, dt=DELTA, timesteps=None):
+def from_nir(
+    path: PathLike, dt: float = DELTA, timesteps: int | None = None
+) -> keras.Model:
     """Make a Keras model of a file of NIR.
 
     The inverse of `export_nir`: β = 1 − δ/τ, and neurons with τ = −dt/ln β. What

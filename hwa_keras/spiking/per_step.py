@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Shape, Tensor
 
 __all__ = ["MaxRatePooling", "PerStep"]
 
@@ -31,18 +32,18 @@ class PerStep(keras.layers.Wrapper):
         True
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if not self.layer.built:
             self.layer.build((input_shape[0], *input_shape[2:]))
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         steps = ops.shape(inputs)[1]
         together = ops.reshape(inputs, (-1, *inputs.shape[2:]))
         outputs = self.layer(together, training=training)
         return ops.reshape(outputs, (-1, steps, *outputs.shape[1:]))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, steps, *rest = input_shape
         return (batch, steps, *self.layer.compute_output_shape((batch, *rest))[1:])
 
@@ -79,7 +80,7 @@ class MaxRatePooling(PerStep):
           2017, section 2.2.3.
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         most = super().call(ops.cumsum(inputs, axis=1), training=training)
         before = ops.concatenate([ops.zeros_like(most[:, :1]), most[:, :-1]], axis=1)
         return most - before

@@ -1,10 +1,13 @@
 """Readouts: from spikes or membranes over time to a score for each class."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from hwa_keras.core.checks import check_choice, check_count, check_positive
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Shape, Tensor
 
 __all__ = [
     "FirstSpike",
@@ -44,22 +47,22 @@ class SpikeCount(keras.layers.Layer):
         [[3.0, 1.0]]
     """
 
-    def __init__(self, population=1, rate=False, **kwargs):
+    def __init__(self, population: int = 1, rate: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.population = check_count("SpikeCount", population=population)
         self.rate = bool(rate)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         counts = class_counts("SpikeCount", inputs, self.population)
         if not self.rate:
             return counts
         steps = ops.cast(ops.shape(inputs)[1], counts.dtype)
         return counts / (steps * self.population)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1] // self.population)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "population": self.population,
@@ -106,11 +109,11 @@ class FirstSpike(keras.layers.Layer):
         [[-3.0, -1.0]]
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         _check_traces("FirstSpike", inputs)
         return _first_spike(inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1])
 
 
@@ -163,22 +166,22 @@ class MembraneReadout(keras.layers.Layer):
         [1.0, 2.0, 1.16...]
     """
 
-    def __init__(self, mode="last", **kwargs):
+    def __init__(self, mode: str = "last", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         modes = ("last", "max", "mean")
         self.mode = check_choice("MembraneReadout", modes, mode=mode)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         _check_traces("MembraneReadout", inputs)
         if self.mode == "last":
             return inputs[:, -1]
         reduce = ops.max if self.mode == "max" else ops.mean
         return reduce(inputs, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "mode": self.mode}
 
 
@@ -205,18 +208,18 @@ class RateReadout(keras.layers.Layer):
         [[1.0, 2.0]]
     """
 
-    def __init__(self, scale=1.0, **kwargs):
+    def __init__(self, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_positive("RateReadout", scale=scale)
         self.scale = float(scale)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.scale * ops.mean(inputs, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], *input_shape[2:])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "scale": self.scale}
 
 

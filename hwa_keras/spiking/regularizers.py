@@ -6,6 +6,7 @@ from keras import ops
 from hwa_keras.core.checks import check_not_negative, check_positive
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.sign_groups import check_group, grouped
+from hwa_keras.core.types import Config, Tensor
 
 __all__ = ["FiringRate", "FiringRateRange", "SignTopology", "WeightMagnitude"]
 
@@ -39,16 +40,16 @@ class FiringRate(keras.regularizers.Regularizer):
         12.5
     """
 
-    def __init__(self, target, multiplier=1.0):
+    def __init__(self, target: float, multiplier: float = 1.0) -> None:
         self.target = _rate("FiringRate", target=target)
         check_not_negative("FiringRate", multiplier=multiplier)
         self.multiplier = float(multiplier)
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         rates, batch = _rates("FiringRate", x)
         return batch * ops.sum(ops.square((rates - self.target) * self.multiplier))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"target": self.target, "multiplier": self.multiplier}
 
 
@@ -81,7 +82,7 @@ class FiringRateRange(keras.regularizers.Regularizer):
         1.0
     """
 
-    def __init__(self, low, high, multiplier=1.0):
+    def __init__(self, low: float, high: float, multiplier: float = 1.0) -> None:
         self.low = _rate("FiringRateRange", low=low)
         self.high = _rate("FiringRateRange", high=high)
         if self.low > self.high:
@@ -92,13 +93,13 @@ class FiringRateRange(keras.regularizers.Regularizer):
         check_not_negative("FiringRateRange", multiplier=multiplier)
         self.multiplier = float(multiplier)
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         rates, batch = _rates("FiringRateRange", x)
         below = ops.maximum(self.low - rates, 0.0)
         above = ops.maximum(rates - self.high, 0.0)
         return batch * ops.sum(ops.square((below + above) * self.multiplier))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"low": self.low, "high": self.high, "multiplier": self.multiplier}
 
 
@@ -123,17 +124,17 @@ class WeightMagnitude(keras.regularizers.Regularizer):
         >>> layer = hwa_keras.layers.HWADense(64, kernel_regularizer=regularizer)
     """
 
-    def __init__(self, limit=0.9, strength=1.0):
+    def __init__(self, limit: float = 0.9, strength: float = 1.0) -> None:
         check_positive("WeightMagnitude", limit=limit)
         check_not_negative("WeightMagnitude", strength=strength)
         self.limit = float(limit)
         self.strength = float(strength)
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         beyond = ops.maximum(ops.abs(ops.convert_to_tensor(x)) - self.limit, 0.0)
         return self.strength * ops.mean(ops.square(beyond))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"limit": self.limit, "strength": self.strength}
 
 
@@ -164,20 +165,22 @@ class SignTopology(keras.regularizers.Regularizer):
         0.125
     """
 
-    def __init__(self, strength=0.05, group=5, partial=False):
+    def __init__(
+        self, strength: float = 0.05, group: int = 5, partial: bool = False
+    ) -> None:
         check_not_negative("SignTopology", strength=strength)
         self.strength = float(strength)
         self.group = check_group("SignTopology", group)
         self.partial = bool(partial)
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         w = ops.convert_to_tensor(x)
         groups = grouped("SignTopology", w, self.group, self.partial)
         positive = ops.sum(ops.maximum(groups, 0.0), axis=1)
         negative = ops.sum(ops.maximum(-groups, 0.0), axis=1)
         return self.strength * ops.mean(ops.minimum(positive, negative))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "strength": self.strength,
             "group": self.group,

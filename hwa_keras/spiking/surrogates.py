@@ -5,12 +5,14 @@ derivative is zero but for one point. Training computes with another one, σ′(
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from keras import ops
 
 from hwa_keras.core.checks import check_positive
 from hwa_keras.core.registry import Family
+from hwa_keras.core.types import Config, Self, Tensor
 
 __all__ = [
     "Atan",
@@ -54,7 +56,10 @@ def slope(surrogate, x):
     return ops.cast(found, x.dtype)
 
 
-def spike(x, surrogate="fast_sigmoid"):
+def spike(
+    x: Tensor,
+    surrogate: "str | Surrogate | Callable[[Tensor], Tensor] | None" = "fast_sigmoid",
+) -> Tensor:
     """z = [x > 0] with the gradient σ′(x) of a surrogate.
 
     Args:
@@ -88,15 +93,15 @@ class Surrogate:
     def __post_init__(self):
         check_positive(type(self).__name__, **asdict(self))
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         """Return σ′(x), a tensor of the shape of x."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return asdict(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         return cls(**config)
 
 
@@ -123,7 +128,7 @@ class FastSigmoid(Surrogate):
 
     k: float = 25.0
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         near = 1.0 / (self.k * ops.abs(x) + 1.0)
         return near * near
 
@@ -147,7 +152,7 @@ class Atan(Surrogate):
 
     alpha: float = 2.0
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         scaled = (math.pi / 2 * self.alpha) * x
         return (self.alpha / 2) / (1.0 + scaled * scaled)
 
@@ -171,7 +176,7 @@ class Sigmoid(Surrogate):
 
     k: float = 25.0
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         scaled = self.k * x  # 1 − s(x) = s(−x), which keeps its digits.
         return self.k * ops.sigmoid(scaled) * ops.sigmoid(-scaled)
 
@@ -198,5 +203,5 @@ class Triangular(Surrogate):
     width: float = 1.0
     height: float = 1.0
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         return self.height * ops.maximum(0.0, 1.0 - ops.abs(x) / self.width)

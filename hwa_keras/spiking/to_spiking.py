@@ -6,6 +6,7 @@ from keras import layers, ops
 
 from hwa_keras.conversion.fold_batchnorm import fold_batchnorm
 from hwa_keras.core.checks import check_count, check_positive, is_number
+from hwa_keras.core.types import ArrayLike, Data
 from hwa_keras.spiking.chain import PASSED, chain_of
 from hwa_keras.spiking.encoders import ConstantEncoder
 from hwa_keras.spiking.neurons import LIF
@@ -52,8 +53,14 @@ _MOST_VALUES = 1_000_000  # Of a layer and batch, that quantiles are taken of.
 
 
 def to_spiking(
-    model, data, steps=None, quantile=0.999, encoder=None, dt=1e-3, batch_size=200
-):
+    model: keras.Model,
+    data: Data,
+    steps: int | None = None,
+    quantile: float = 0.999,
+    encoder: keras.Layer | None = None,
+    dt: float = 1e-3,
+    batch_size: int = 200,
+) -> keras.Model:
     """Convert a trained ReLU network to integrate-and-fire neurons that spike.
 
     Each ReLU becomes neurons that do not leak and that lose their threshold at a spike,
@@ -138,7 +145,9 @@ def to_spiking(
     return spiking
 
 
-def accuracy_over_time(model, x, y, batch_size=200):
+def accuracy_over_time(
+    model: keras.Model, x: ArrayLike, y: ArrayLike, batch_size: int = 200
+) -> np.ndarray:
     """The accuracy of a converted classifier after each number of time steps.
 
     Args:

@@ -2,6 +2,8 @@
 
 import math
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops, tree
@@ -10,6 +12,7 @@ from hwa_keras import backend
 from hwa_keras.core.checkpoint import SavesSeeds
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.substitution import stateless
+from hwa_keras.core.types import Config, Self, Tensor
 from hwa_keras.training.distillation_loss import FORMS, Distance
 from hwa_keras.training.probes import Probed, find_layer
 from hwa_keras.training.sharpness_aware import SharpnessAwareSteps
@@ -96,15 +99,15 @@ class Distiller(SavesSeeds, keras.Model):
 
     def __init__(
         self,
-        student,
-        teacher,
-        form="soft_labels",
-        weight=0.5,
-        temperature=2.0,
-        from_logits=True,
-        layers=None,
-        **kwargs,
-    ):
+        student: keras.Model,
+        teacher: keras.Model,
+        form: str = "soft_labels",
+        weight: float = 0.5,
+        temperature: float = 2.0,
+        from_logits: bool = True,
+        layers: Sequence[str | Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         _check_models(student, teacher)
         _check_settings(form, weight, temperature, layers)
         kwargs.setdefault("name", f"distilled_{student.name}")
@@ -124,29 +127,29 @@ class Distiller(SavesSeeds, keras.Model):
         self.built = True
 
     @property
-    def teacher(self):
+    def teacher(self) -> keras.Model:
         """The model that it learns from."""
         return self._untracked.teacher.model
 
     @property
-    def variables(self):
+    def variables(self) -> list[Any]:
         # What a JAX step must be told of; neither weights nor layers, so that callbacks
         # and conversions see the student alone.
         return [*super().variables, *self.teacher.variables]
 
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[Any]:
         return self.trainable_weights
 
     @property
-    def non_trainable_variables(self):
+    def non_trainable_variables(self) -> list[Any]:
         trained = {id(variable) for variable in self.trainable_variables}
         return [v for v in self.variables if id(v) not in trained]
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> None:
         return None  # The student has put its own masks on its outputs.
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         passed = vars(self._untracked.passed)
         passed.pop("states", None)
         if not (training and self.layer_names):
@@ -159,8 +162,13 @@ class Distiller(SavesSeeds, keras.Model):
         return y_pred
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         states = None
         if training:
             nothing = [None] * len(self.layer_names or ())
@@ -224,7 +232,7 @@ class Distiller(SavesSeeds, keras.Model):
         except ValueError as error:
             raise ValueError(f"'{name}' and '{other}': {error}") from error
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "student": keras.saving.serialize_keras_object(self.student),
             "teacher": keras.saving.serialize_keras_object(self.teacher),
@@ -237,7 +245,9 @@ class Distiller(SavesSeeds, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         config = dict(config)
         for role in ("student", "teacher"):
             config[role] = keras.saving.deserialize_keras_object(

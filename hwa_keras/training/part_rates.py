@@ -1,16 +1,18 @@
 """PartRates: optimizers with a learning rate for each part of a model."""
 
 import fnmatch
+from typing import Any
 
 import keras
 
 from hwa_keras.core.checks import check_not_negative
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Mixin, Tensor
 
 __all__ = ["PartRates", "PartwiseAdam", "PartwiseSGD"]
 
 
-class PartRates:
+class PartRates(Mixin):
     """Mixin of optimizers that multiply the learning rate by a factor of each part.
 
     It stands before a Keras optimizer among the bases of a class. Keras's optimizers
@@ -33,7 +35,9 @@ class PartRates:
             no trainable variable.
     """
 
-    def __init__(self, *args, parts=None, **kwargs):
+    def __init__(
+        self, *args: Any, parts: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         name = type(self).__name__
         if not isinstance(parts or {}, dict):
@@ -51,7 +55,7 @@ class PartRates:
                 f" Received: weight_decay={self.weight_decay!r}."
             )
 
-    def build(self, variables):
+    def build(self, variables: list[Any]) -> None:
         paths = [variable.path for variable in variables]
         for pattern in self.parts:
             if not any(_matches(pattern, path) for path in paths):
@@ -63,7 +67,9 @@ class PartRates:
         self._factors = [self._factor(path) for path in paths]
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Tensor, variable: Any, learning_rate: Tensor
+    ) -> None:
         factor = self._factors[self._get_variable_index(variable)]
         if factor != 1.0:
             learning_rate = learning_rate * factor
@@ -73,7 +79,7 @@ class PartRates:
         found = (f for pattern, f in self.parts.items() if _matches(pattern, path))
         return next(found, 1.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "parts": dict(self.parts)}
 
 

@@ -3,9 +3,13 @@
 import fnmatch
 import math
 import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
+
+from hwa_keras.core.types import Config, Self, Tensor
 
 __all__ = ["METHODS", "SCALED", "Perturbation"]
 
@@ -59,7 +63,14 @@ class Perturbation:
           and 5.1 to 5.3 (SAMSON).
     """
 
-    def __init__(self, method="sam", rho=None, eta=0.01, norm=2, scaled=SCALED):
+    def __init__(
+        self,
+        method: str = "sam",
+        rho: float | None = None,
+        eta: float = 0.01,
+        norm: float | str = 2,
+        scaled: Sequence[str] | Callable[[Any], bool] = SCALED,
+    ) -> None:
         if method not in METHODS:
             raise ValueError(
                 f"`method` must be one of {', '.join(map(repr, METHODS))}. Received: "
@@ -87,22 +98,28 @@ class Perturbation:
         )
 
     @property
-    def rho(self):
+    def rho(self) -> float:
         """The size ρ of the neighborhood; set it to change it."""
         # The shortest number that float32 does not tell from the one given.
         return float(str(ops.convert_to_numpy(self.radius.value)))
 
     @rho.setter
-    def rho(self, value):
+    def rho(self, value: float) -> None:
         self.radius.assign(check_rho(value))
 
-    def is_scaled(self, variable):
+    def is_scaled(self, variable: Any) -> bool:
         """Whether the neighborhood of a variable is scaled with its weights."""
         if callable(self.scaled):
             return bool(self.scaled(variable))
         return any(fnmatch.fnmatchcase(variable.name, name) for name in self.scaled)
 
-    def __call__(self, weights, gradients, scaled=None, rho=None):
+    def __call__(
+        self,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        scaled: Sequence[bool] | None = None,
+        rho: float | Tensor | None = None,
+    ) -> list[Tensor | None]:
         """The perturbation of each tensor.
 
         Args:
@@ -148,7 +165,7 @@ class Perturbation:
             size = ops.max(ops.abs(w))
         return ops.where(size > 0, scale / ops.where(size > 0, size, 1.0), 0.0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         norm = "inf" if math.isinf(self.norm) else int(self.norm)
         config = {"method": self.method, "rho": self.rho, "eta": self.eta, "norm": norm}
         if callable(self.scaled):
@@ -158,7 +175,7 @@ class Perturbation:
         return {**config, "scaled": scaled}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         scaled = config["scaled"]
         if isinstance(scaled, dict):
             scaled = keras.saving.deserialize_keras_object(scaled)

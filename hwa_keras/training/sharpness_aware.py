@@ -1,6 +1,8 @@
 """SharpnessAwareModel: SAM, ASAM and SAMSON as a Keras model."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -8,15 +10,14 @@ from hwa_keras.conversion.hardware_model import model_class, register_mixin
 from hwa_keras.core.checkpoint import SavesSeeds
 from hwa_keras.core.keras_private import become, forget_compiled, serialized_as
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import Config, Self
 from hwa_keras.training.perturbation import SCALED
 from hwa_keras.training.sharpness import Sharpness
 
 if keras.backend.backend() == "tensorflow":
     from hwa_keras.training.train_step_tensorflow import TrainStep
 else:
-    from hwa_keras.training.train_step_jax import (  # type: ignore[assignment]
-        TrainStep,
-    )
+    from hwa_keras.training.train_step_jax import TrainStep
 
 __all__ = ["SharpnessAware", "SharpnessAwareModel", "SharpnessAwareSteps"]
 
@@ -29,16 +30,16 @@ class SharpnessAwareSteps(SavesSeeds, TrainStep):
     """
 
     @property
-    def rho(self):
+    def rho(self) -> float:
         """The size of the neighborhood; set it to change it."""
         return self.sharpness.perturbation.rho
 
     @rho.setter
-    def rho(self, value):
+    def rho(self, value: float) -> None:
         self.sharpness.perturbation.rho = value
 
     @property
-    def non_trainable_variables(self):
+    def non_trainable_variables(self) -> list[Any]:
         # What a JAX step must be told of; not a weight, so that weights load from and
         # into plain models.
         radius = self.sharpness.perturbation.radius
@@ -66,7 +67,7 @@ class SharpnessAware(SharpnessAwareSteps):
         return _look_ahead(model, Sharpness(**arguments))
 
 
-def _setting(name):
+def _setting(name: str) -> Any:
     """A property that stands for an attribute of the settings."""
     return property(
         lambda self: getattr(self.sharpness, name),
@@ -149,25 +150,25 @@ class SharpnessAwareModel(SharpnessAwareSteps, keras.Model):
 
     def __init__(
         self,
-        *args,
-        method="sam",
-        rho=None,
-        eta=0.01,
-        norm=2,
-        scaled=SCALED,
-        every=1,
-        m=None,
-        synchronized=None,
-        same_noise=True,
-        **kwargs,
-    ):
+        *args: Any,
+        method: str = "sam",
+        rho: float | None = None,
+        eta: float = 0.01,
+        norm: float | str = 2,
+        scaled: Sequence[str] | Callable[[Any], bool] = SCALED,
+        every: int = 1,
+        m: int | None = None,
+        synchronized: bool | None = None,
+        same_noise: bool = True,
+        **kwargs: Any,
+    ) -> None:
         self.sharpness = Sharpness(
             method, rho, eta, norm, scaled, every, m, synchronized, same_noise
         )
         super().__init__(*args, **kwargs)
 
     @classmethod
-    def wrap(cls, model, **kwargs):
+    def wrap(cls, model: keras.Model, **kwargs: Any) -> keras.Model:
         """Have any Keras model train sharpness-aware, in place.
 
         The model stays what it is, with its own `call`, losses, metrics, `test_step`,
@@ -198,11 +199,13 @@ class SharpnessAwareModel(SharpnessAwareSteps, keras.Model):
         _check_wrappable(model)
         return _look_ahead(model, Sharpness(**kwargs))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), **self.sharpness.get_config()}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         own, config = Sharpness.arguments_from(config)
         if "input_layers" not in config:
             return cls(**config, **own)

@@ -1,11 +1,14 @@
 """Distillation from the few most likely classes of a teacher, computed beforehand."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from hwa_keras.core.checks import check_count
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import ArrayLike, Config, Tensor
 
 __all__ = ["TopKDistillation", "with_top_k"]
 
@@ -40,7 +43,9 @@ class TopKDistillation(keras.losses.Loss):
         - Hinton et al., 2015, arXiv:1503.02531, on the classes that are kept.
     """
 
-    def __init__(self, weight=0.5, name="top_k_distillation", **kwargs):
+    def __init__(
+        self, weight: float = 0.5, name: str = "top_k_distillation", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **{"dtype": "float32", **kwargs})
         if isinstance(weight, bool) or not 0 <= weight <= 1:
             raise ValueError(
@@ -48,7 +53,7 @@ class TopKDistillation(keras.losses.Loss):
             )
         self.weight = weight
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         k = (y_true.shape[-1] - 1) // 2
         label = ops.cast(y_true[..., :1], "int32")
         classes = ops.cast(y_true[..., 1 : k + 1], "int32")
@@ -63,7 +68,7 @@ class TopKDistillation(keras.losses.Loss):
         divergence = divergence + rest * (ops.log(rest) - ops.log(own))
         return (1 - self.weight) * loss + self.weight * divergence
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "weight": self.weight}
 
 
@@ -73,7 +78,7 @@ def _rest(log_probabilities):
     return ops.maximum(1.0 - known, 1e-6)
 
 
-def with_top_k(labels, logits, k):
+def with_top_k(labels: ArrayLike, logits: ArrayLike, k: int) -> np.ndarray:
     """Labels together with the k most likely classes of a teacher.
 
     Args:

@@ -1,18 +1,21 @@
 """The sharpness-aware training step on JAX."""
 
+from typing import Any
+
 import jax
 import keras
 from jax import numpy as jnp
 from keras import ops, tree
 
+from hwa_keras.core.types import Data, Mixin, Tensor
 from hwa_keras.training.ascent import Look, look
 from hwa_keras.training.sharpness import check_trainable, state_variables, statistics
 
 
-class TrainStep:
+class TrainStep(Mixin):
     """Mixin of sharpness-aware models: `train_step` for JAX."""
 
-    def train_step(self, state, data):
+    def train_step(self, state: Any, data: Data) -> tuple[dict[str, Tensor], Any]:
         check_trainable(self)
         self._check_devices()
         trainable, non_trainable, optimizer_variables, metrics = state

@@ -5,14 +5,15 @@ import tensorflow as tf
 from keras import ops, tree
 
 from hwa_keras import backend
+from hwa_keras.core.types import Data, Mixin, Tensor
 from hwa_keras.training.ascent import look
 from hwa_keras.training.sharpness import check_trainable, state_variables, statistics
 
 
-class TrainStep:
+class TrainStep(Mixin):
     """Mixin of sharpness-aware models: `train_step` for TensorFlow."""
 
-    def train_step(self, data):
+    def train_step(self, data: Data) -> dict[str, Tensor]:
         check_trainable(self)
         batch = keras.utils.unpack_x_y_sample_weight(data)
         self._make_trackers(batch)

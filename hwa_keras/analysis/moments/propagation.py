@@ -1,15 +1,18 @@
 """Moments: means and variances of a network's outputs over chips, layer by layer."""
 
 import math
+from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 from keras import ops
 
 from hwa_keras.analysis.moments.covariance import Budget
-from hwa_keras.analysis.moments.graph import steps_of
+from hwa_keras.analysis.moments.graph import Step, steps_of
 from hwa_keras.analysis.moments.joint import Joint
 from hwa_keras.analysis.moments.noise import Places
 from hwa_keras.analysis.moments.rules import apply_rule
+from hwa_keras.core.types import ArrayLike, Tensor
 
 __all__ = ["output_moments", "propagated"]
 
@@ -17,7 +20,13 @@ __all__ = ["output_moments", "propagated"]
 _WORKING = 2**27
 
 
-def output_moments(model, weights, inputs, max_bytes, terms=2):
+def output_moments(
+    model: keras.Model,
+    weights: Mapping[int, tuple[Tensor, Tensor]],
+    inputs: Sequence[ArrayLike],
+    max_bytes: int,
+    terms: int = 2,
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean and variance of the output of a model whose weights are random.
 
     Args:
@@ -64,7 +73,15 @@ def _batch_size(shapes, examples, working):
     return -(-examples // batches)
 
 
-def propagated(steps, inputs, output, weights, budget, terms=2, places=None):
+def propagated(
+    steps: Sequence[Step],
+    inputs: Mapping[int, Tensor],
+    output: int,
+    weights: Mapping[int, tuple[Tensor, Tensor]],
+    budget: Budget,
+    terms: int = 2,
+    places: Places | None = None,
+) -> tuple[Tensor, Tensor]:
     """The mean and variance of one tensor of a network, given exact inputs.
 
     A pure function of tensors, differentiable in the moments of the weights.

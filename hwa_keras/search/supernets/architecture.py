@@ -3,12 +3,14 @@
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
 
 from hwa_keras.core.checks import check_choice, check_count, is_number
 from hwa_keras.core.registry import PACKAGE
+from hwa_keras.core.types import ArrayLike, Config, Self
 from hwa_keras.search.sizes import Choice, Size
 from hwa_keras.search.supernets.blocks import BLOCKS, walk
 
@@ -42,10 +44,10 @@ class Stage:
     """
 
     block: str
-    depth: tuple
-    width: tuple
-    expansion: tuple = (1.0,)
-    kernel_size: tuple = (3,)
+    depth: Any  # A number too, until it is checked; so for the next three.
+    width: Any
+    expansion: Any = (1.0,)
+    kernel_size: Any = (3,)
     strides: int = 1
 
     def __post_init__(self):
@@ -122,8 +124,8 @@ class ArchitectureSpace:
           efficient deployment", ICLR 2020, arXiv:1908.09791.
     """
 
-    stages: tuple
-    resolution: tuple = (32,)
+    stages: tuple[Stage, ...]
+    resolution: tuple[int, ...] = (32,)
     stem: int = 16
     stem_kernel_size: int = 3
     stem_strides: int = 1
@@ -152,23 +154,23 @@ class ArchitectureSpace:
         walk(self, _Pixels(self.resolution[0]), self.resolution[0])
 
     @cached_property
-    def kernels(self):
+    def kernels(self) -> tuple[Any, ...]:
         """The `Kernel`s of the largest network, in order."""
         builder = _Listing()
         walk(self, builder, None)
         return tuple(builder.kernels)
 
     @cached_property
-    def layers(self):
+    def layers(self) -> tuple[str, ...]:
         return tuple(kernel.name for kernel in self.kernels)
 
     @cached_property
-    def image_size(self):
+    def image_size(self) -> Size:
         """`Size`, height and width of the images in the network."""
         return Size.of(Choice("resolution", self.resolution))
 
     @cached_property
-    def choices(self):
+    def choices(self) -> tuple[Choice, ...]:
         found = [Choice("resolution", self.resolution)]
         for i, stage in enumerate(self.stages):
             found += [
@@ -183,17 +185,17 @@ class ArchitectureSpace:
         return tuple(choice for choice in found if len(choice.options) > 1)
 
     @property
-    def largest(self):
+    def largest(self) -> dict[str, Any]:
         """The configuration with the largest option of each choice."""
         return {choice.name: choice.options[-1] for choice in self.choices}
 
     @property
-    def smallest(self):
+    def smallest(self) -> dict[str, Any]:
         """The configuration with the smallest option of each choice."""
         return {choice.name: choice.options[0] for choice in self.choices}
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many configurations there are, those that mean the same counted once."""
         return len(self.resolution) * math.prod(
             len(stage.width)
@@ -204,7 +206,7 @@ class ArchitectureSpace:
             for stage in self.stages
         )
 
-    def encode(self, config):
+    def encode(self, config: dict[str, Any]) -> np.ndarray:
         """The index of each choice's option, an integer array.
 
         Raises:
@@ -224,7 +226,7 @@ class ArchitectureSpace:
                 )
         return np.array([c.options.index(config[c.name]) for c in self.choices], int)
 
-    def decode(self, indices):
+    def decode(self, indices: ArrayLike) -> dict[str, Any]:
         """The configuration of such indices; the inverse of `encode`."""
         indices = np.asarray(indices)
         limits = [len(choice.options) for choice in self.choices]
@@ -247,7 +249,7 @@ class ArchitectureSpace:
                 config[choice.name] = choice.options[0]
         return config
 
-    def sample(self, rng):
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """A configuration at random, each option of a choice as likely as the others.
 
         Args:
@@ -255,16 +257,16 @@ class ArchitectureSpace:
         """
         return self.decode([rng.integers(len(c.options)) for c in self.choices])
 
-    def active(self, config):
+    def active(self, config: dict[str, Any]) -> np.ndarray:
         """Which of `layers` a network of a configuration has, a boolean array."""
         return np.array([kernel.is_active(config) for kernel in self.kernels])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**config, "stages": [asdict(stage) for stage in self.stages]}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         stages = tuple(Stage(**stage) for stage in config["stages"])
         return cls(**{**config, "stages": stages})
 

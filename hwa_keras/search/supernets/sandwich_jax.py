@@ -1,14 +1,17 @@
 """The training step of a supernet on JAX."""
 
+from typing import Any
+
 import keras
 
+from hwa_keras.core.types import Data, Mixin, Tensor
 from hwa_keras.search.supernets.sandwich import sandwich
 
 
-class SandwichStep:
+class SandwichStep(Mixin):
     """Mixin of supernets: `train_step` for JAX."""
 
-    def train_step(self, state, data):
+    def train_step(self, state: Any, data: Data) -> tuple[dict[str, Tensor], Any]:
         trainable, non_trainable, optimizer_variables, metrics = state
         x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
         mapping = list(zip(self.optimizer.variables, optimizer_variables, strict=True))

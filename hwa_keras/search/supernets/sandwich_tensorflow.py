@@ -1,22 +1,25 @@
 """The training step of a supernet on TensorFlow."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from hwa_keras import backend
+from hwa_keras.core.types import Data, Mixin, Tensor
 from hwa_keras.search.supernets.sandwich import sandwich, state_variables
 
 
-class SandwichStep:
+class SandwichStep(Mixin):
     """Mixin of supernets: `train_step` for TensorFlow."""
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Any:
         # Else the first trace of a step builds the optimizer, and a second follows.
         if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def train_step(self, data):
+    def train_step(self, data: Data) -> dict[str, Tensor]:
         x, y, sample_weight = batch = keras.utils.unpack_x_y_sample_weight(data)
         variables = state_variables(self)
         state = [tf.convert_to_tensor(v.value) for v in variables]

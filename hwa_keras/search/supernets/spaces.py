@@ -5,7 +5,9 @@ from hwa_keras.search.supernets.architecture import ArchitectureSpace, Stage
 __all__ = ["cifar_resnet", "ofa_resnet50", "small_cnn"]
 
 
-def small_cnn(resolution=(28,), channels=1, classes=10):
+def small_cnn(
+    resolution: tuple[int, ...] = (28,), channels: int = 1, classes: int = 10
+) -> ArchitectureSpace:
     """Plain convolutions for MNIST, trained in a minute.
 
     Args:
@@ -30,7 +32,9 @@ def small_cnn(resolution=(28,), channels=1, classes=10):
     )
 
 
-def cifar_resnet(resolution=(24, 32), channels=3, classes=10):
+def cifar_resnet(
+    resolution: tuple[int, ...] = (24, 32), channels: int = 3, classes: int = 10
+) -> ArchitectureSpace:
     """Residual blocks for CIFAR, small enough to train on two cores.
 
     Args:
@@ -56,7 +60,11 @@ def cifar_resnet(resolution=(24, 32), channels=3, classes=10):
     )
 
 
-def ofa_resnet50(resolution=(128, 160, 192, 224), channels=3, classes=1000):
+def ofa_resnet50(
+    resolution: tuple[int, ...] = (128, 160, 192, 224),
+    channels: int = 3,
+    classes: int = 1000,
+) -> ArchitectureSpace:
     """Bottleneck blocks with the choices of Once-for-all's ResNet50.
 
     Depths up to two blocks more than the fewest, widths of 0.65, 0.8 and 1 times those

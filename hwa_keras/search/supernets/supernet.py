@@ -1,5 +1,8 @@
 """Supernet: one network that holds all networks of an architecture space."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +12,7 @@ from hwa_keras.core.checkpoint import SavesSeeds
 from hwa_keras.core.checks import check_count, is_number
 from hwa_keras.core.registry import PACKAGE
 from hwa_keras.core.substitution import stateless
+from hwa_keras.core.types import Config, Self, Tensor
 from hwa_keras.search.supernets.architecture import ArchitectureSpace
 from hwa_keras.search.supernets.blocks import walk
 from hwa_keras.search.supernets.extraction import extract, make_layer
@@ -17,9 +21,7 @@ from hwa_keras.search.supernets.masked import Masked
 if keras.backend.backend() == "tensorflow":
     from hwa_keras.search.supernets.sandwich_tensorflow import SandwichStep
 else:
-    from hwa_keras.search.supernets.sandwich_jax import (  # type: ignore[assignment]
-        SandwichStep,
-    )
+    from hwa_keras.search.supernets.sandwich_jax import SandwichStep
 
 __all__ = ["Supernet"]
 
@@ -70,7 +72,14 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
         - H. Cai et al., 2020, arXiv:1908.09791 (Once-for-all).
     """
 
-    def __init__(self, space, seed=0, students=2, distillation=1.0, **kwargs):
+    def __init__(
+        self,
+        space: ArchitectureSpace,
+        seed: int = 0,
+        students: int = 2,
+        distillation: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         _check(space, seed, students, distillation)
         self.space = space
@@ -109,16 +118,16 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
             self.normalizations[kernel.name] = normalization
         self.products[kernel.name] = layer
 
-    def layers_of(self, name):
+    def layers_of(self, name: str) -> tuple[Any, Any]:
         """The layer of a name in `space.layers`, and its normalization or None."""
         return self.products[name], self.normalizations.get(name)
 
     @property
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The configuration that the supernet computes."""
         return self.space.decode(ops.convert_to_numpy(self.genes))
 
-    def configure(self, config):
+    def configure(self, config: dict[str, Any]) -> None:
         """Have the supernet compute the network of a configuration.
 
         Args:
@@ -126,11 +135,11 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
         """
         self.genes.assign(self.space.encode(config).astype("int32"))
 
-    def sample(self, rng):
+    def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """A configuration at random, as `ArchitectureSpace.sample` draws it."""
         return self.space.sample(rng)
 
-    def extract(self, config):
+    def extract(self, config: dict[str, Any]) -> keras.Model:
         """A plain Keras model of a configuration, with copies of the weights.
 
         Args:
@@ -143,10 +152,10 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
         """
         return extract(self, config)
 
-    def call(self, x, training=False):
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
         return self.subnet(x, ops.convert_to_tensor(self.genes), bool(training))
 
-    def subnet(self, x, genes, training=False):
+    def subnet(self, x: Tensor, genes: Tensor, training: bool = False) -> Tensor:
         """The logits of a network.
 
         Args:
@@ -173,7 +182,9 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
             variable.assign(value)
         return outputs
 
-    def at_resolution(self, x, genes, function):
+    def at_resolution(
+        self, x: Tensor, genes: Tensor, function: Callable[[Tensor], Any]
+    ) -> Any:
         """What a function of images gives in the resolution that the genes say.
 
         Args:
@@ -188,7 +199,7 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
         index = genes[self.places["resolution"]]
         return ops.switch(index, branches)
 
-    def draw_students(self):
+    def draw_students(self) -> Tensor:
         """Genes of the smallest network and random ones, `[1 + students, choices]`."""
         seed = random.next_seed(self.seed_generator)
         limits = np.array([len(c.options) for c in self.space.choices], "float32")
@@ -196,7 +207,7 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
         smallest = ops.zeros((1, len(limits)), "int32")
         return ops.concatenate([smallest, ops.cast(ops.floor(drawn), "int32")], axis=0)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         own = {
             "space": keras.saving.serialize_keras_object(self.space),
             "seed": self.seed,
@@ -206,7 +217,9 @@ class Supernet(SavesSeeds, SandwichStep, keras.Model):
         return {"name": self.name, "dtype": _policy(self), **own}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> Self:
         config = dict(config)
         for name in ("space", "dtype"):
             config[name] = keras.saving.deserialize_keras_object(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from hwa_keras.core.types import Logs, PathLike
 from hwa_keras.results import write_whole
 
 __all__ = ["EpochBackup"]
@@ -38,7 +39,7 @@ class EpochBackup(keras.callbacks.Callback):
         ([0, 1], [2])
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: PathLike) -> None:
         super().__init__()
         self.folder = Path(folder)
 
@@ -47,7 +48,7 @@ class EpochBackup(keras.callbacks.Callback):
         paths = self.folder.glob("epoch_*.weights.h5")
         return {int(re.findall(r"\d+", path.name)[0]): path for path in paths}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         if not self.model.built:
             raise ValueError(
                 "EpochBackup needs a built model. Call it on a batch of data, or give "
@@ -62,7 +63,7 @@ class EpochBackup(keras.callbacks.Callback):
         self.model.load_weights(saved[epochs])
         self.model._initial_epoch = epochs
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         before = self._saved().values()
         path = self.folder / f"epoch_{epoch + 1}.weights.h5"
         write_whole(path, self.model.save_weights)
@@ -70,5 +71,5 @@ class EpochBackup(keras.callbacks.Callback):
             if old != path:
                 old.unlink()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         self.model._initial_epoch = None  # A next `fit` begins where it is told to.

@@ -6,6 +6,7 @@ import time
 import keras
 
 from hwa_keras.core.checks import check_count, check_positive
+from hwa_keras.core.types import Logs
 
 __all__ = ["Budget"]
 
@@ -42,7 +43,15 @@ class Budget(keras.callbacks.Callback):
         (4, 0.000146)
     """
 
-    def __init__(self, peak, steps, minutes=None, warmup=10, per_step=1, done=(0, 0.0)):
+    def __init__(
+        self,
+        peak: float,
+        steps: int,
+        minutes: float | None = None,
+        warmup: int = 10,
+        per_step: int = 1,
+        done: tuple[int, float] = (0, 0.0),
+    ) -> None:
         super().__init__()
         check_positive("Budget", peak=peak)
         check_count("Budget", steps=steps, per_step=per_step)
@@ -55,44 +64,44 @@ class Budget(keras.callbacks.Callback):
         self.warmup = warmup
         self.per_step = per_step
         self.step, self._before = done
-        self._start = None
+        self._start: float | None = None
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         now = 0.0 if self._start is None else time.monotonic() - self._start
         return self._before + now
 
-    def progress(self):
+    def progress(self) -> float:
         """The share of the budget that is used, from 0 to 1."""
         used = self.step / self.steps
         if self.minutes is not None:
             used = max(used, self.seconds / (60.0 * self.minutes))
         return min(used, 1.0)
 
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         """The rate of the next step."""
         rate = self.peak * (1.0 + math.cos(math.pi * self.progress())) / 2.0
         if self.step < self.warmup:
             rate = min(rate, self.peak * (self.step + 1) / self.warmup)
         return rate
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = self.step, time.monotonic()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         self._rate = self.learning_rate()
         self.model.optimizer.learning_rate = self._rate
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         # The first step compiles, which is no training.
         self._start = self._start or time.monotonic()
         self.step += 1
         if self.progress() >= 1.0:
             self.model.stop_training = True
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         step, start = self._epoch
         if logs is not None:
             elapsed = time.monotonic() - start

@@ -1,8 +1,11 @@
 """ConstrainKernels: a constraint on every kernel, for the time of a fit."""
 
+from collections.abc import Callable
+
 import keras
 
 from hwa_keras.core.kernels import find_kernels
+from hwa_keras.core.types import Logs, Tensor
 
 __all__ = ["ConstrainKernels"]
 
@@ -40,7 +43,7 @@ class ConstrainKernels(keras.callbacks.Callback):
         0.25
     """
 
-    def __init__(self, constraint):
+    def __init__(self, constraint: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         if isinstance(constraint, type) or not callable(constraint):
             raise TypeError(
@@ -51,7 +54,7 @@ class ConstrainKernels(keras.callbacks.Callback):
         self.constraint = constraint
         self._placed = []  # Pairs (kernel, its constraint during the fit).
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._remove()  # What a fit that was cut short has left.
         kernels = find_kernels(self.model)[0]
         if not kernels:
@@ -70,7 +73,7 @@ class ConstrainKernels(keras.callbacks.Callback):
         # A step that an earlier fit compiled does not know of the constraint.
         self.model.make_train_function(force=True)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         self._remove()
         self.model.make_train_function(force=True)
 

@@ -1,10 +1,13 @@
 """Callbacks that begin each epoch at a known point: random numbers, states."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from hwa_keras.core import random
 from hwa_keras.core.substitution import recurrent_states
+from hwa_keras.core.types import Logs
 
 __all__ = ["ResetStates", "SeedEpochs"]
 
@@ -35,7 +38,7 @@ class SeedEpochs(keras.callbacks.Callback):
         ... )
     """
 
-    def __init__(self, seed=0, data=None):
+    def __init__(self, seed: int = 0, data: Any = None) -> None:
         super().__init__()
         random.seed_from(seed)  # An impossible one is an error right here.
         if data is not None and not hasattr(data, "epoch"):
@@ -46,7 +49,7 @@ class SeedEpochs(keras.callbacks.Callback):
         self.seed = seed
         self.data = data
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         base = random.fold_in(random.seed_from(self.seed), epoch)
         for i, state in enumerate(_seed_states(self.model)):
             state.assign(ops.cast(random.fold_in(base, i), state.dtype))
@@ -96,11 +99,11 @@ class ResetStates(keras.callbacks.Callback):
         for state in states:
             state.assign(ops.zeros(state.shape, state.dtype))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._reset()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Logs | None = None) -> None:
         self._reset()
 
-    def on_predict_begin(self, logs=None):
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
         self._reset()

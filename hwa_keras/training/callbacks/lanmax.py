@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from hwa_keras.core.checks import check_not_negative, check_positive
+from hwa_keras.core.types import Logs
 from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.devices.sram import relative_energy
 from hwa_keras.profile.energy import stored_kernels
@@ -80,18 +81,18 @@ class LaNMax(keras.callbacks.Callback):
 
     def __init__(
         self,
-        alpha=0.01,
-        p=0.01,
-        p_min=1e-4,
-        p_max=0.5,
-        h=0.01,
-        momentum=0.2,
-        decay=5e-4,
-        until=0.8,
-        learning_rate=None,
-        a=12.8,
-        seed=0,
-    ):
+        alpha: float = 0.01,
+        p: float | None = 0.01,
+        p_min: float = 1e-4,
+        p_max: float = 0.5,
+        h: float = 0.01,
+        momentum: float = 0.2,
+        decay: float = 5e-4,
+        until: float = 0.8,
+        learning_rate: float | None = None,
+        a: float = 12.8,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         check_not_negative("LaNMax", alpha=alpha, decay=decay, momentum=momentum)
         check_positive("LaNMax", p_min=p_min, h=h, until=until, a=a)
@@ -113,7 +114,7 @@ class LaNMax(keras.callbacks.Callback):
         self.until, self.learning_rate, self.a = until, learning_rate, a
         self.seed = seed
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._kernels = [k for k in stored_kernels(self.model) if k.noise is not None]
         if not self._kernels:
             raise ValueError(
@@ -138,7 +139,7 @@ class LaNMax(keras.callbacks.Callback):
         if steps is not None:
             self._check_count(math.ceil(steps / self.model.steps_per_execution))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if epoch == 0:
             for noise in self._noises:
                 noise.search.assign([0.0, math.inf, 0.0])
@@ -153,20 +154,20 @@ class LaNMax(keras.callbacks.Callback):
         self._measured = []  # Pairs (rates tried, batch loss).
         self._seen = np.zeros(2)  # Sum of losses, and their weight, in this epoch.
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         if self._learning:
             epsilon = self.h * self._random.integers(-1, 2, len(self._noises))
             self._tried = np.clip(self._rates + epsilon, self.p_min, self.p_max)
             self._write_rates(self._tried)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self._learning:
             loss = self._batch_loss()
             self._best = min(self._best, loss)
             self._measured.append((self._tried, loss))
             self._write_rates(self._rates)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         slopes = None
         if self._learning:
             self._check_count(len(self._measured))

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from hwa_keras.core.kernels import find_kernels
+from hwa_keras.core.types import Logs
 from hwa_keras.quantizers import Uniform
 
 __all__ = ["WeightRemap"]
@@ -59,7 +60,7 @@ class WeightRemap(keras.callbacks.Callback):
         - Rasch et al., 2023, arXiv:2302.08469.
     """
 
-    def __init__(self, interval=0):
+    def __init__(self, interval: int = 0) -> None:
         super().__init__()
         if not isinstance(interval, int) or isinstance(interval, bool) or interval < 0:
             raise ValueError(
@@ -69,7 +70,7 @@ class WeightRemap(keras.callbacks.Callback):
         self.interval = interval
         self._scaled = []  # Pairs (kernel, the variable of its scale).
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         if self.interval == 0:
             return
         self._scaled = list(_scaled_kernels(self.model))
@@ -81,7 +82,7 @@ class WeightRemap(keras.callbacks.Callback):
             )
         self._done = -1  # Batches; asked for when a `BackupAndRestore` has restored.
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         if self.interval == 0:
             return
         if self._done < 0:
@@ -89,7 +90,7 @@ class WeightRemap(keras.callbacks.Callback):
             self._done = int(iterations)
         self._before_epoch = self._done
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self.interval == 0:
             return
         done = self._before_epoch + batch + 1

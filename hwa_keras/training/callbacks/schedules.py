@@ -1,10 +1,13 @@
 """Callbacks that set something anew in each epoch: noise, neighborhood, error rate."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from hwa_keras.core.kernels import hardware_kernels
+from hwa_keras.core.types import Logs
 from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.noise import BitFlip, Noise, leaves
 from hwa_keras.training.sharpness_aware import SharpnessAwareSteps
@@ -12,7 +15,7 @@ from hwa_keras.training.sharpness_aware import SharpnessAwareSteps
 __all__ = ["NoiseRamp", "RhoSchedule", "UniformNoise", "noises_of"]
 
 
-def noises_of(model):
+def noises_of(model: keras.Model) -> list[Noise]:
     """All elementary noises of a model: of kernels, of their outputs, and layers."""
     found = leaves(model._flatten_layers())
     found += [noise for kernel in hardware_kernels(model) for noise in kernel.noises()]
@@ -56,7 +59,14 @@ class NoiseRamp(keras.callbacks.Callback):
           the first 10 epochs.
     """
 
-    def __init__(self, start=0.0, stop=3.0, epochs=10, schedule="linear", only=None):
+    def __init__(
+        self,
+        start: float = 0.0,
+        stop: float = 3.0,
+        epochs: int = 10,
+        schedule: str | Callable[[float], float] = "linear",
+        only: type | tuple[type, ...] | None = None,
+    ) -> None:
         super().__init__()
         for name, value in (("start", start), ("stop", stop)):
             if not (value >= 0 and math.isfinite(value)):
@@ -80,13 +90,13 @@ class NoiseRamp(keras.callbacks.Callback):
         self.only = only
         self._noises = []
 
-    def value(self, epoch):
+    def value(self, epoch: int) -> float:
         """The scale in an epoch, counted from 0."""
         schedule = _SCHEDULES.get(self.schedule, self.schedule)
         ramped = epoch / self.epochs if epoch < self.epochs else 1.0
         return self.start + (self.stop - self.start) * float(schedule(ramped))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         wanted = Noise if self.only is None else self.only
         self._noises = [n for n in noises_of(self.model) if isinstance(n, wanted)]
         if not self._noises:
@@ -96,12 +106,12 @@ class NoiseRamp(keras.callbacks.Callback):
                 "to_hwa(model, kernel_noise=...)."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._current = self.value(epoch)
         for noise in self._noises:
             noise.scale.assign(self._current)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
             logs["noise_scale"] = self._current
 
@@ -137,7 +147,7 @@ class RhoSchedule(keras.callbacks.Callback):
         [0.05, 0.1, 0.15]
     """
 
-    def __init__(self, schedule):
+    def __init__(self, schedule: Callable[[int, float], float]) -> None:
         super().__init__()
         if not callable(schedule):
             raise TypeError(
@@ -146,7 +156,7 @@ class RhoSchedule(keras.callbacks.Callback):
             )
         self.schedule = schedule
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         if not isinstance(self.model, SharpnessAwareSteps):
             raise TypeError(
                 f"RhoSchedule needs a SharpnessAwareModel, and '{self.model.name}' is "
@@ -154,10 +164,10 @@ class RhoSchedule(keras.callbacks.Callback):
                 "SharpnessAwareModel.wrap(model)."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self.model.rho = self.schedule(epoch, self.model.rho)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
             logs["rho"] = self.model.rho
 
@@ -191,14 +201,14 @@ class UniformNoise(keras.callbacks.Callback):
         - S. Henwood, PhD thesis, Polytechnique Montréal, 2024, section 4.3.1.
     """
 
-    def __init__(self, p):
+    def __init__(self, p: float | Callable[[int], float]) -> None:
         super().__init__()
         if not callable(p):
             check_error_rate("UniformNoise", p=p)
         self.p = p
         self._noises = []
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._noises = [n for n in noises_of(self.model) if isinstance(n, BitFlip)]
         if not self._noises:
             raise ValueError(
@@ -206,18 +216,18 @@ class UniformNoise(keras.callbacks.Callback):
                 "its kernels one: kernel_noise=hwa_keras.noise.BitFlip(0.01)."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._current = float(self.p(epoch) if callable(self.p) else self.p)
         check_error_rate("UniformNoise", p=self._current)
         for noise in self._noises:
             noise.p.assign(self._current)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
             logs["error_rate"] = self._current
 
 
-_SCHEDULES = {
+_SCHEDULES: dict[Any, Any] = {
     "linear": lambda x: x,
     "cosine": lambda x: (1.0 - math.cos(math.pi * x)) / 2.0,
 }

@@ -1,12 +1,14 @@
 """SilentLayers: say when neurons have stopped spiking."""
 
 import warnings
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from hwa_keras.core.checks import check_count
 from hwa_keras.core.substitution import stateless
+from hwa_keras.core.types import Data, Logs
 from hwa_keras.spiking.cells import LIFCell
 from hwa_keras.spiking.neurons import Neurons
 from hwa_keras.training.probes import Probed
@@ -53,14 +55,19 @@ class SilentLayers(keras.callbacks.Callback):
         Epoch 1 has left 'quiet' silent: no neuron of it spikes ...
     """
 
-    def __init__(self, x, batch_size=32, layers=None):
+    def __init__(
+        self,
+        x: Data,
+        batch_size: int = 32,
+        layers: Sequence[str | keras.Layer] | None = None,
+    ) -> None:
         super().__init__()
         self.x = x
         self.batch_size = check_count("SilentLayers", batch_size=batch_size)
         self.layers = layers
         self._unnamed = []  # The layers to look at.
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._unnamed = self._watched()
 
     def _watched(self):
@@ -85,7 +92,7 @@ class SilentLayers(keras.callbacks.Callback):
                 )
         return found
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if not self._unnamed:
             return
         if hasattr(self.model, "jax_state_sync"):
