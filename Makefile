@@ -57,6 +57,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typing/consumer.py
 
 # The real data sets, where they are kept next to the repository; tests that need
 # them are skipped by name elsewhere.

@@ -10,9 +10,9 @@ from keras import ops
 
 from hwa_keras.analysis.chip_bench import ChipBench, devices_of, evaluate_in_one_call
 from hwa_keras.analysis.points import Bench, Points
-from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.study import ChipStudy, StudyOptions
 from hwa_keras.core.checks import check_choice
-from hwa_keras.core.types import ArrayLike, Data
+from hwa_keras.core.types import ArrayLike, Data, Unpack
 from hwa_keras.deployment.chip import Chip
 from hwa_keras.deployment.compensation import (
     COMPENSATIONS,
@@ -55,7 +55,7 @@ def drift_sweep(
     calibrate: str = "batchnorm",
     verify: int = 0,
     verify_tolerance: float = 0.02,
-    **study: Any,
+    **study: Unpack[StudyOptions],
 ) -> Result:
     """Program many chips and evaluate each at many times.
 
@@ -122,7 +122,7 @@ def monte_carlo(
     calibrate: str = "batchnorm",
     verify: int = 0,
     verify_tolerance: float = 0.02,
-    **study: Any,
+    **study: Unpack[StudyOptions],
 ) -> Result:
     """Program many chips and evaluate each once, right after programming.
 

@@ -1,20 +1,19 @@
 """quantization_curve: a metric over the bits of weights, untrained for it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
 from hwa_keras.analysis.chip_bench import evaluate_in_one_call
 from hwa_keras.analysis.points import Bench, Points
-from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.study import ChipStudy, StudyOptions
 from hwa_keras.conversion.hardware_model import HardwareModel
 from hwa_keras.conversion.rules import resolved_skip
 from hwa_keras.core.kernels import kernels_of
 from hwa_keras.core.modes import hardware_mode
 from hwa_keras.core.replica import replicate
-from hwa_keras.core.types import Data, Selector
+from hwa_keras.core.types import Data, Selector, Unpack
 from hwa_keras.quantizers import Uniform
 from hwa_keras.results import Axis, Result
 
@@ -27,7 +26,7 @@ def quantization_curve(
     *,
     bits: Sequence[int] = (8, 7, 6, 5, 4),
     skip: Selector | Sequence[Selector] = ("first",),
-    **study: Any,
+    **study: Unpack[StudyOptions],
 ) -> Result:
     """Measure a model whose kernels are quantized ever more coarsely, untrained for it.
 

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from hwa_keras.analysis.points import Bench, Points
-from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.study import ChipStudy, StudyOptions
 from hwa_keras.analysis.variation import VariedBench, checked_noise, exact_chip
 from hwa_keras.core.checks import is_number
-from hwa_keras.core.types import Data
+from hwa_keras.core.types import Data, Unpack
 from hwa_keras.noise import MultiplicativeGaussian, Noise
 from hwa_keras.results import Axis, Result
 
@@ -23,7 +22,7 @@ def robustness_curve(
     *,
     sigmas: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4),
     noise: str | Noise | None = None,
-    **study: Any,
+    **study: Unpack[StudyOptions],
 ) -> Result:
     """Measure a model on chips whose conductances vary more and more.
 

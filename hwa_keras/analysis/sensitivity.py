@@ -5,11 +5,11 @@ from typing import Any
 import keras
 
 from hwa_keras.analysis.points import Bench, Points
-from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.study import ChipStudy, StudyOptions
 from hwa_keras.analysis.variation import VariedBench, checked_noise, exact_chip
 from hwa_keras.core.checks import check_not_negative
 from hwa_keras.core.kernels import distinct
-from hwa_keras.core.types import Data
+from hwa_keras.core.types import Data, Unpack
 from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.noise import Noise
 from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
@@ -27,7 +27,7 @@ def layer_sensitivity(
     p_base: float = 0.01,
     p_probe: float = 0.5,
     noise: str | Noise | None = None,
-    **study: Any,
+    **study: Unpack[StudyOptions],
 ) -> Result:
     """Measure a model with one kernel at a time read through much more noise.
 

@@ -3,16 +3,15 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from hwa_keras.analysis.points import Bench, Points
-from hwa_keras.analysis.study import ChipStudy
+from hwa_keras.analysis.study import ChipStudy, StudyOptions
 from hwa_keras.analysis.study_data import evaluable
-from hwa_keras.core.types import Data, Tensor
+from hwa_keras.core.types import Data, Tensor, Unpack
 from hwa_keras.results import Axis, Result
 
 __all__ = ["SHIFTS", "ShiftPoints", "rotate", "shear", "shift_curve", "zoom"]
@@ -150,7 +149,7 @@ def shift_curve(
     data: Data,
     *,
     shifts: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
-    **study: Any,
+    **study: Unpack[StudyOptions],
 ) -> Result:
     """Measure a model on inputs off the distribution that it was trained on.
 

@@ -3,7 +3,7 @@
 import itertools
 import sys
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 
@@ -16,9 +16,23 @@ from hwa_keras.core.workers import Remote
 from hwa_keras.results import Result
 from hwa_keras.results.estimates import is_precise
 
-__all__ = ["ChipStudy", "check_compiled"]
+__all__ = ["ChipStudy", "StudyOptions", "check_compiled"]
 
 _SHARES = 16  # Calls that chips are cut into for an executor, or fewer.
+
+
+class StudyOptions(TypedDict, total=False):
+    """The options of `ChipStudy`, as functions that make one take them by name."""
+
+    metric: str | None
+    chips: int | range
+    seed: int
+    calibration: Data | None
+    tolerance: float | None
+    min_chips: int
+    batch_size: int
+    executor: Executor | None
+    verbose: int
 
 
 class ChipStudy:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # In `typing` from Python 3.11 on.
+    from typing_extensions import Self, Unpack  # In `typing` from Python 3.11 on.
 
     Mixin: TypeAlias = Any  # It has what the Keras class beside it has.
 else:
     Self = Any
     Mixin = object
+    Unpack = dict
 
 __all__ = [
     "ArrayLike",
@@ -26,6 +27,7 @@ __all__ = [
     "Self",
     "Shape",
     "Tensor",
+    "Unpack",
 ]
 
 Tensor: TypeAlias = Any
