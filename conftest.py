@@ -5,7 +5,7 @@ from pathlib import Path
 
 # Read when the backend is imported; what the environment says already goes first, so
 # `CUDA_VISIBLE_DEVICES=0 JAX_PLATFORMS=cuda pytest -m gpu` runs on a GPU.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time on JAX is compilation: code that runs once need not be fast, and what
