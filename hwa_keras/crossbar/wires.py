@@ -106,7 +106,9 @@ def _smooth_drop(g, along_row, along_column, degree):
     columns = ops.matmul(ops.broadcast_to(to_column, (*tiles, *to_column.shape)), g)
     across, down = ops.cast(across, g.dtype), ops.cast(down, g.dtype)
     alpha = sum(rows[..., k, None] * across[:, k] for k in range(across.shape[1]))
-    beta = sum(down[:, k, None] * columns[..., k, None, :] for k in range(down.shape[1]))
+    beta = sum(
+        down[:, k, None] * columns[..., k, None, :] for k in range(down.shape[1])
+    )
     return alpha + beta
 
 
