@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from hwa_keras.results.files import write_whole
+from hwa_keras.core.files import write_whole
 from hwa_keras.results.text import plot_text
 
 __all__ = ["draw_band", "draw_boxes", "finish", "new_axes", "next_color", "plot_result"]

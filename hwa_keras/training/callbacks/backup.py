@@ -5,8 +5,8 @@ from pathlib import Path
 
 import keras
 
+from hwa_keras.core.files import write_whole
 from hwa_keras.core.types import Logs, PathLike
-from hwa_keras.results import write_whole
 
 __all__ = ["EpochBackup"]
 
