@@ -19,11 +19,12 @@ flags.DEFINE_string("out", "runs/quickstart", "Folder for all that is written.")
 
 
 def train(model, data, callbacks=()):
-    steps = FLAGS.epochs * -(-len(data.train[0]) // FLAGS.batch_size)
+    epochs, batch = FLAGS.epochs, FLAGS.batch_size
+    steps = epochs * -(-len(data.train[0]) // batch)
     rate = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    model.fit(*data.train, FLAGS.batch_size, FLAGS.epochs, 2, callbacks)
+    model.fit(*data.train, batch, epochs, verbose=2, callbacks=callbacks)
     print(f"{model.name} in software: {model.evaluate(*data.test, verbose=0)[1]:.4f}")
 
 
