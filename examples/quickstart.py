@@ -18,13 +18,12 @@ flags.DEFINE_integer("chips", 10, "Chips of each model.", 1)
 flags.DEFINE_string("out", "runs/quickstart", "Folder for all that is written.")
 
 
-def train(model, data, callbacks=()):
-    epochs, batch = FLAGS.epochs, FLAGS.batch_size
-    steps = epochs * -(-len(data.train[0]) // batch)
+def train(model, data, ramp=()):
+    steps = FLAGS.epochs * -(-len(data.train[0]) // FLAGS.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
-    model.fit(*data.train, batch, epochs, verbose=2, callbacks=callbacks)
+    model.fit(*data.train, FLAGS.batch_size, FLAGS.epochs, verbose=2, callbacks=ramp)
     print(f"{model.name} in software: {model.evaluate(*data.test, verbose=0)[1]:.4f}")
 
 
