@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 
@@ -88,8 +89,7 @@ def resnet50():
 
 
 def bert():
-    import keras_hub
-
+    keras_hub = pytest.importorskip("keras_hub")
     backbone = keras_hub.models.BertBackbone(
         vocabulary_size=50,
         num_layers=2,

@@ -90,26 +90,26 @@ def drop(g: Tensor, r_row: float, r_column: float, degree: int | None = None) ->
 
 
 def _smooth_drop(g, along_row, along_column, degree):
-    """α + β as polynomials along the wires.
+    """α + β as polynomials along the wires, Σ_k p_k(j)·Σ_l P_kl·g_il and its like.
 
-    A row's part is Σ_k p_k(j)·Σ_l (P_k)_l g_il. Written as products of vectors, the
-    outer sums become part of what is computed from them, and take no memory.
+    Both outer sums are one product, so that nothing of the size of g is held between.
     """
     *tiles, m, n = g.shape
     across, down = _polynomials(n, degree), _polynomials(m, degree)
-    to_row = along_row @ across
-    to_row = np.pad(to_row, ((0, 0), (0, -to_row.shape[1] % 8)))  # XLA's stride.
-    to_column = ops.cast((along_column @ down).T, g.dtype)
+    count = across.shape[1]
+    to_row = np.pad(along_row @ across, ((0, 0), (0, -count % 8)))  # XLA's stride.
     rows = ops.matmul(ops.reshape(g, (-1, n)), ops.cast(to_row, g.dtype))
-    rows = ops.reshape(rows, (*tiles, m, -1))
+    rows = ops.reshape(rows, (*tiles, m, -1))[..., :count]
     # Each tile a product of its own: a shared factor would have XLA turn the tiles.
-    columns = ops.matmul(ops.broadcast_to(to_column, (*tiles, *to_column.shape)), g)
-    across, down = ops.cast(across, g.dtype), ops.cast(down, g.dtype)
-    alpha = sum(rows[..., k, None] * across[:, k] for k in range(across.shape[1]))
-    beta = sum(
-        down[:, k, None] * columns[..., k, None, :] for k in range(down.shape[1])
-    )
-    return alpha + beta
+    columns = ops.matmul(_of_each(tiles, (along_column @ down).T, g), g)
+    left = ops.concatenate([rows, _of_each(tiles, down, g)], axis=-1)
+    right = ops.concatenate([_of_each(tiles, across.T, g), columns], axis=-2)
+    return ops.matmul(left, right)
+
+
+def _of_each(tiles, matrix, g):
+    """The same matrix for each tile."""
+    return ops.broadcast_to(ops.cast(matrix, g.dtype), (*tiles, *matrix.shape))
 
 
 def _polynomials(size, degree):

@@ -116,8 +116,7 @@ def stacked():
 
 
 def llama():
-    import keras_hub
-
+    keras_hub = pytest.importorskip("keras_hub")
     return keras_hub.models.LlamaBackbone(
         vocabulary_size=50,
         num_layers=2,
