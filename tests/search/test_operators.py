@@ -6,7 +6,7 @@ import pytest
 from hwa_keras.search import DesignSpace, operators
 from tests.search.small_space import SmallSpace
 
-PAIRS = 20_000
+PAIRS = 100_000
 
 
 @pytest.fixture(scope="module")
