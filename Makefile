@@ -12,6 +12,9 @@ SOLVER := badcrossbar==1.1.0 pathvalidate sigfig
 DATA := .data
 UNPACK := ../shared/tools/unpack_data.py
 
+# One environment is installed, or tested, beside the other.
+MAKEFLAGS += --jobs=2
+
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 ifneq ($(wildcard $(DATA) $(UNPACK)),)
 export HWA_DATA_DIR ?= $(abspath $(DATA))
