@@ -12,7 +12,7 @@ SOLVER := badcrossbar==1.1.0 pathvalidate sigfig
 DATA := .data
 UNPACK := ../shared/tools/unpack_data.py
 
-# One environment is installed, or tested, beside the other.
+# Larq's environment is made and tested beside the checks of the code.
 MAKEFLAGS += --jobs=2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -76,7 +76,8 @@ $(INSTALLED): setup.py
 	$(BIN)/python -m pip install -q --no-deps --target $(VENV)/badcrossbar $(SOLVER)
 	touch $@
 
-$(LARQ_INSTALLED): setup.py Makefile
+# After the other, as both write the package's metadata beside its source.
+$(LARQ_INSTALLED): setup.py Makefile | $(INSTALLED)
 	test -x $(LARQ_VENV)/bin/pip || $(PYTHON) -m venv $(LARQ_VENV)
 	$(LARQ_VENV)/bin/python -m pip install -q --upgrade pip
 	$(LARQ_VENV)/bin/python -m pip install -q -e ".[larq]" "pytest>=8.2" pytest-xdist
