@@ -267,7 +267,7 @@ def _functional(cls):
     which it cannot be subclassed for models with a `call` of their own.
     """
     ends = keras.Input((1,))
-    functional = type(keras.Model(ends, ends))
+    functional = type(keras.Model(ends, -ends))
     made = type(cls.__name__, (cls, functional), {"__module__": cls.__module__})
     package, found, name = keras.saving.get_registered_name(cls).partition(">")
     if found:  # Both are saved under the name of the first, which loads both.

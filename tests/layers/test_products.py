@@ -155,7 +155,12 @@ def _make(cls, shape, args, kwargs):
     if cls is not layers.EinsumDense:
         kwargs = {"use_bias": False, **kwargs}
     x = numbers(shape)
-    return built(cls(*args, **kwargs), x), x
+    try:
+        return built(cls(*args, **kwargs), x), x
+    except ValueError as error:
+        if "dilation_rate > 1" in str(error):  # In Keras 3.12.
+            pytest.skip(str(error))
+        raise
 
 
 def keras_runs(layer):

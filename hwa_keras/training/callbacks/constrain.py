@@ -83,7 +83,7 @@ class ConstrainKernels(keras.callbacks.Callback):
         self._placed = []
 
 
-class _DuringFit:
+class _DuringFit(keras.constraints.Constraint):
     """The constraint that a kernel had before, then another."""
 
     def __init__(self, before, constraint):
