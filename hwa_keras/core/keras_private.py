@@ -76,9 +76,8 @@ def become(layer, cls):
         layer.call_signature_parameters = names
         layer._call_has_training_arg = "training" in names
         layer._call_has_mask_arg = "mask" in names
-        layer._call_has_context_arg = {
-            argument: argument in names for argument in layer._call_context_args
-        }
+        arguments = getattr(layer, "_call_context_args", ())  # Not in 3.9.
+        layer._call_has_context_arg = {name: name in names for name in arguments}
 
 
 def _rewrapped(wrapper, method):
@@ -99,7 +98,9 @@ def _rewrapped(wrapper, method):
 def call_training():
     """The `training` of the Keras call around this code; False outside of any."""
     context = global_state.get_global_attribute("current_call_ctx")
-    return bool(context is not None and context.get_value("training"))
+    if hasattr(context, "get_value"):
+        return bool(context.get_value("training"))
+    return bool(getattr(context, "training", False))  # Keras 3.9.
 
 
 def full_precision():

@@ -55,8 +55,9 @@ def as_matrix(product, layer, kernel):
 
 def by_crossbar(product, layer, x, kernel):
     rows = product.unfold(layer, x)
-    z = ops.einsum("...gr,rgc->...gc", rows, as_matrix(product, layer, kernel))
-    z = ops.reshape(z, (*ops.shape(z)[:-2], product.view(layer).matrix_shape[1]))
+    matrix = ops.transpose(as_matrix(product, layer, kernel), (1, 0, 2))
+    z = ops.matmul(rows[..., None, :], matrix)  # TensorFlow 2.18's einsum is wrong.
+    z = ops.reshape(z, (*ops.shape(z)[:-3], product.view(layer).matrix_shape[1]))
     return product.from_columns(layer, z, x)
 
 
@@ -158,7 +159,8 @@ def _make(cls, shape, args, kwargs):
     try:
         return built(cls(*args, **kwargs), x), x
     except ValueError as error:
-        if "dilation_rate > 1" in str(error):  # In Keras 3.12.
+        # Strides with dilation in Keras 3.12, no `output_padding` in 3.9.
+        if any(name in str(error) for name in ("dilation_rate > 1", "output_padding")):
             pytest.skip(str(error))
         raise
 
