@@ -442,7 +442,7 @@ def test_models_load_in_a_fresh_process(tmp_path):
 
 
 # Keras 3.9, of one input that the model has in a list.
-@pytest.mark.filterwarnings("ignore:Exception encountered when calling Functional")
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
 def test_a_model_of_inputs_and_outputs_is_functional():
     model = functional()
     assert model.get_layer("hidden").units == 6
