@@ -10,8 +10,9 @@ from hwa_keras.spiking.encoders import (
 )
 from hwa_keras.spiking.filter_bank import FilterBank
 from hwa_keras.spiking.frontend import Frontend
+from hwa_keras.spiking.lif import ALIF, LIF, SynapticLIF
 from hwa_keras.spiking.losses import CountCrossEntropy, population_targets
-from hwa_keras.spiking.neurons import ALIF, LIF, Neurons, SynapticLIF, family
+from hwa_keras.spiking.neurons import Neurons, family
 from hwa_keras.spiking.nir import export_nir
 from hwa_keras.spiking.nir_models import from_nir
 from hwa_keras.spiking.per_step import MaxRatePooling, PerStep

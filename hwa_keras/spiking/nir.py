@@ -24,7 +24,8 @@ from hwa_keras.layers.products import DenseProduct
 from hwa_keras.spiking.chain import PASSED, chain_of
 from hwa_keras.spiking.constants import decay
 from hwa_keras.spiking.frontend import Frontend
-from hwa_keras.spiking.neurons import LIF, Neurons, SynapticLIF
+from hwa_keras.spiking.lif import LIF, SynapticLIF
+from hwa_keras.spiking.neurons import Neurons
 from hwa_keras.spiking.readouts import FirstSpike, MembraneReadout, SpikeCount
 
 __all__ = ["DELTA", "export_nir", "require_nir"]

@@ -10,7 +10,7 @@ from keras import layers
 from hwa_keras.core.checks import check_positive
 from hwa_keras.core.types import PathLike
 from hwa_keras.spiking.frontend import Frontend
-from hwa_keras.spiking.neurons import LIF, SynapticLIF
+from hwa_keras.spiking.lif import LIF, SynapticLIF
 from hwa_keras.spiking.nir import DELTA, require_nir
 
 __all__ = ["from_nir"]

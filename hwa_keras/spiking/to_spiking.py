@@ -9,7 +9,7 @@ from hwa_keras.core.checks import check_count, check_positive, is_number
 from hwa_keras.core.types import ArrayLike, Data
 from hwa_keras.spiking.chain import PASSED, chain_of
 from hwa_keras.spiking.encoders import ConstantEncoder
-from hwa_keras.spiking.neurons import LIF
+from hwa_keras.spiking.lif import LIF
 from hwa_keras.spiking.per_step import MaxRatePooling, PerStep
 from hwa_keras.spiking.readouts import RateReadout
 
