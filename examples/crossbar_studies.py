@@ -1,8 +1,8 @@
-"""What examples/crossbar_power.py measures of a network on memristor crossbars."""
+"""What examples/crossbar_power.py trains and puts on memristor crossbars."""
 
+import keras
 import numpy as np
 from matplotlib.figure import Figure
-from study import cell
 
 import hwa_keras
 from hwa_keras import analysis, deployment, search
@@ -11,7 +11,36 @@ from hwa_keras.core.replica import replicate
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.devices import Memristor
 from hwa_keras.profile import array_energy
+from hwa_keras.recipes import classifier
+from hwa_keras.recipes.runner import cell, console
 from hwa_keras.results import Section
+
+
+def convnet(input_shape=(32, 32, 3), classes=10):
+    """Three strided convolutions with batch normalization: every layer has moments."""
+    inputs = x = keras.Input(input_shape)
+    for filters in (16, 32, 64):
+        x = keras.layers.Conv2D(
+            filters, 3, 2, padding="same", kernel_initializer="he_normal"
+        )(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(classes)(x), name="convnet")
+
+
+NETWORKS = {"convnet": convnet, "vgg13": hwa_keras.models.vgg13}
+
+
+def trained(data, settings, seed):
+    """A trained network, its batch normalization folded, and its accuracy."""
+    keras.utils.set_random_seed(seed)
+    network = NETWORKS[settings.network]
+    model = network(data.train[0].shape[1:], classes=data.num_classes)
+    classifier.fit(model, data, settings, seed=seed, augment=settings.augment)
+    folded = hwa_keras.fold_batchnorm(model)
+    accuracy = folded.evaluate(*data.test, verbose=0, return_dict=True)["accuracy"]
+    console.print(f"Trained, seed {seed}: accuracy {accuracy:.4f} in software.")
+    return folded, accuracy
 
 
 def crossbar_of(settings, tile=None, ir_drop="off", g_u=None, **converters):

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keyword_studies import BATCH, LARGEST, models_of
 from matplotlib.figure import Figure
-from study import cell
 
+from hwa_keras.recipes.runner import cell
 from hwa_keras.results import Section
 from hwa_keras.results.text import readable
 

@@ -5,7 +5,6 @@ import time
 
 import keras
 import numpy as np
-from study import console
 
 import hwa_keras
 from hwa_keras.datasets import Dataset, load
@@ -13,6 +12,7 @@ from hwa_keras.datasets.fsdd import SPEAKERS
 from hwa_keras.models import keyword_spotting
 from hwa_keras.noise import SynapticMismatch
 from hwa_keras.profile import SPIKING_DEVICES
+from hwa_keras.recipes.runner import console
 from hwa_keras.spiking import FilterBank
 from hwa_keras.training import NoiseRamp, SilentLayers
 
@@ -29,7 +29,7 @@ class Settings:
 
     dataset: str
     words: int
-    models: list
+    models: list[str]
     held_out: str
     train_clips: int
     test_clips: int
@@ -45,7 +45,7 @@ class Settings:
     warm_up: float
     seeds: int
     chips: int
-    levels: list
+    levels: list[float]
     device: str
 
     def __post_init__(self):

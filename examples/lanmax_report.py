@@ -3,8 +3,8 @@
 import numpy as np
 from lanmax_training import CURVES
 from matplotlib.figure import Figure
-from study import cell
 
+from hwa_keras.recipes.runner import cell
 from hwa_keras.results import Section, estimate
 
 

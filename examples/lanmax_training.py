@@ -1,16 +1,19 @@
 """What examples/lanmax_cifar10.py trains, and what it measures of it."""
 
 import dataclasses
+import time
 
 import keras
 import numpy as np
-from study import fit
 
 import hwa_keras
+from hwa_keras.analysis import compare_spectra, layer_sensitivity
 from hwa_keras.constraints import WeightClip
 from hwa_keras.devices import SRAM
 from hwa_keras.noise import BitFlip
 from hwa_keras.quantizers import BinaryConnect
+from hwa_keras.recipes import classifier
+from hwa_keras.recipes.runner import console
 from hwa_keras.training import ConstrainKernels, LaNMax
 
 FEWEST_DRAWS = 10  # Before the interval of their mean is trusted.
@@ -118,7 +121,9 @@ def train(point, settings, data, seed):
                 seed=seed,
             )
         )
-    history = fit(model, data, settings, callbacks, seed)
+    history = classifier.fit(
+        model, data, settings, callbacks, seed, augment=settings.augment
+    )
     return model, {name: [float(v) for v in values] for name, values in history.items()}
 
 
@@ -169,3 +174,57 @@ def read_at(model, rates, settings, data, seed):
         )
         for p in rates
     ]
+
+
+def measured(settings, data):
+    """Train and measure all points.
+
+    Returns:
+        A list of records, one per training: what JSON can hold.
+        A dictionary of the networks trained at one p for all: lists by p.
+    """
+    records, uniform = [], {p: [] for p in settings.rates}
+    for point in points(settings):
+        for seed in range(settings.seeds):
+            start = time.monotonic()
+            model, history = train(point, settings, data, seed)
+            trained = time.monotonic()
+            record = measure(model, point, settings, data, seed)
+            record.update(dataclasses.asdict(point), label=point.label, seed=seed)
+            record["history"] = history
+            if point.curve == "uniform":
+                uniform[point.p].append(model)
+                record["read_at"] = read_at(
+                    model, settings.read_rates, settings, data, seed
+                )
+            records.append(record)
+            accuracy = sum(record["accuracy"]) / len(record["accuracy"])
+            console.print(
+                f"{point.curve}, {point.label}, seed {seed}: {record['energy']:,.0f} "
+                f"bits' energy, accuracy {accuracy:.4f} (trained in "
+                f"{trained - start:.0f} s, measured in "
+                f"{time.monotonic() - trained:.0f} s)"
+            )
+    return records, uniform
+
+
+def looks(uniform, settings, data):
+    """Which layers bear noise, and what it does to the spectra of the weights."""
+    p = min(settings.rates, key=lambda rate: abs(rate - 0.01))
+    sensitivity = layer_sensitivity(
+        uniform[p][0],
+        data.test,
+        p_base=p,
+        chips=settings.sensitivity_chips,
+        batch_size=500,
+        verbose=0,
+    )
+    spectra = None
+    if settings.seeds >= 2 and len(settings.rates) >= 2:
+        # As in the thesis, the last layer but one: large, and robust.
+        kernels = hwa_keras.memory_energy(uniform[p][0]).kernels
+        layer = kernels[-2].path.rpartition("/")[0]
+        spectra = compare_spectra(
+            uniform[min(settings.rates)], uniform[max(settings.rates)], layer=layer
+        )
+    return sensitivity, spectra

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 from keras import ops
-from study import cell, console
 
 import hwa_keras
 from hwa_keras.core.replica import replicate
+from hwa_keras.recipes.runner import cell, console
 from hwa_keras.results import Section
 
 

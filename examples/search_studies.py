@@ -3,10 +3,11 @@
 import time
 
 import numpy as np
-from study import cell, console, prepared
 
 from hwa_keras import search
 from hwa_keras.devices import Memristor
+from hwa_keras.recipes import classifier
+from hwa_keras.recipes.runner import cell, console
 from hwa_keras.results import Section
 
 NAMES = {
@@ -23,11 +24,11 @@ def parts(data, settings):
     x, y = data.train
     kept = settings.train_images + settings.search_images
     whole = data._replace(train=(x[:kept], y[:kept]))
-    whole = prepared(whole, _Images(kept, settings.test_images))
+    whole = classifier.standardized(whole, kept, settings.test_images)
     x, y = whole.train
     if len(x) < kept:
-        raise SystemExit(
-            f"search_crossbar: {data.name} has {len(x)} training images, and "
+        raise ValueError(
+            f"{data.name} has {len(x)} training images, and "
             f"`train_images` and `search_images` are {kept} together."
         )
     cut = settings.train_images
@@ -37,13 +38,6 @@ def parts(data, settings):
         "test": whole.test,
         "calibration": x[: settings.calibration_images],
     }
-
-
-class _Images:
-    """What `prepared` reads of settings."""
-
-    def __init__(self, train_images, test_images):
-        self.train_images, self.test_images = train_images, test_images
 
 
 def device_of(settings):

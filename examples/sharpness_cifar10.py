@@ -14,72 +14,52 @@ Presets and methods are in configs/sharpness_cifar10, or in the folder that `--c
 names; flags go before them.
 """
 
-import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
-
-# isort: split
 import dataclasses
 import functools
-import time
 from pathlib import Path
 
-import presets
-from absl import app, flags, logging
 from sharpness_report import write
-from sharpness_training import NETWORKS, define_flags, read_recipes, run
-from study import check, console, prepared
+from sharpness_training import NETWORKS, check_sigmas, compared, read_recipes
 
-FLAGS = flags.FLAGS
-OVERRIDES = (*define_flags("sharpness_cifar10"), "network")
-flags.DEFINE_enum("network", None, sorted(NETWORKS), "What to train.")
+from hwa_keras import datasets
+from hwa_keras.core.checks import check_choice
+from hwa_keras.recipes import classifier, runner
+
+CONFIG = Path(__file__).parents[1] / "configs/sharpness_cifar10"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(classifier.ImageSettings):
     """What a preset must say; configs/sharpness_cifar10/presets.yaml explains it."""
 
     network: str
-    train_images: int
-    test_images: int
-    augment: bool
-    batch_size: int
-    epochs: int
-    learning_rate: float
-    schedule: str
-    weight_decay: float
-    sigmas: list
+    sigmas: list[float]
     chips: int
     calibration_images: int
     sharpness_images: int
-    bits: list
+    bits: list[int]
     seeds: int
     shifts: bool = True
+    methods: list[str] | None = None  # All.
 
     def __post_init__(self):
-        check(self, network=NETWORKS)
-        if self.sigmas[:1] != [0.0] or len(self.sigmas) < 2:
-            raise ValueError("`sigmas` must begin with 0.0 and go on.")
+        super().__post_init__()
+        check_choice("a preset", NETWORKS, network=self.network)
+        check_sigmas(self)
 
 
-def main(_):
-    start = time.monotonic()
-    logging.set_verbosity(logging.WARNING)
-    overrides = {key: FLAGS[key].value for key in OVERRIDES}
-    file = Path(FLAGS.config, "presets.yaml")
-    settings, recipes, data, out = presets.begin(
-        "sharpness_cifar10",
-        "cifar10",
-        FLAGS.out,
-        lambda: presets.read(file, FLAGS.preset, Settings, overrides),
-        lambda: read_recipes(FLAGS.config, FLAGS.methods),
-    )
-    data = prepared(data, settings)
+def study(run):
+    settings = run.settings
+    with runner.reading(CONFIG.stem):
+        recipes = read_recipes(run.config, settings.methods)
+        data = datasets.load("cifar10")
+    data = classifier.standardized(data, settings.train_images, settings.test_images)
     shape, classes = data.train[0].shape[1:], data.num_classes
     build = functools.partial(NETWORKS[settings.network], shape, classes=classes)
-    found = run(recipes, settings, data, build, out)
+    found = compared(recipes, run, data, build)
     title = "CIFAR-10: sharpness-aware training and weights that are off"
-    write(title, recipes, settings, found, out, FLAGS.preset)
-    console.print(f"Written to {out}. Done in {time.monotonic() - start:.0f} s.")
+    write(title, recipes, found, run)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.main(study, Settings, CONFIG)

@@ -6,14 +6,15 @@ import itertools
 import numpy as np
 from matplotlib.figure import Figure
 from sharpness_training import GROUPS, MEASURES
-from study import cell, show
 
 from hwa_keras.analysis import correlation
-from hwa_keras.results import Result, Section, report, write_json
+from hwa_keras.recipes.runner import cell
+from hwa_keras.results import Result, Section
 
 
-def write(title, recipes, settings, found, out, preset):
+def write(title, recipes, found, run):
     """Tables, figures, numbers and the page of a run."""
+    settings = run.settings
     curves = {
         key: merged(recipes, found, key)
         for key in ("robustness", "quantization", "shift")
@@ -26,17 +27,10 @@ def write(title, recipes, settings, found, out, preset):
         sections["sharpness"], correlations = sharpness_section(
             recipes, found, curves, settings
         )
-    for key, section in sections.items():
-        show(section)
-        section.figure.savefig(out / f"{key}.png", dpi=150)
     for key, by_method in curves.items():
         first, *others = by_method.values()
-        first.to_csv(out / f"{key}.csv", *others)
-    used = {
-        "preset": preset,
-        **dataclasses.asdict(settings),
-        "methods": {name: dataclasses.asdict(r) for name, r in recipes.items()},
-    }
+        first.to_csv(run.out / f"{key}.csv", *others)
+    run.used["methods"] = {name: dataclasses.asdict(r) for name, r in recipes.items()}
     numbers = {
         name: [
             {k: v.to_dict() if isinstance(v, Result) else v for k, v in record.items()}
@@ -44,9 +38,8 @@ def write(title, recipes, settings, found, out, preset):
         ]
         for name, records in found.items()
     }
-    content = {"settings": used, "correlations": correlations, "networks": numbers}
-    write_json(out / "results.json", content)
-    report(out / "report.html", title, settings=used, sections=sections.values())
+    run.write_numbers(correlations=correlations, networks=numbers)
+    run.write_report(title, sections)
 
 
 def _texts(settings, curves):

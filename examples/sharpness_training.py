@@ -7,13 +7,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import presets
-import study
-from absl import flags
 
 import hwa_keras
 from hwa_keras import analysis, noise
 from hwa_keras.constraints import AggressiveClip, HistogramClip
+from hwa_keras.core.checks import check_count
+from hwa_keras.recipes import classifier, presets
+from hwa_keras.recipes.runner import console
 from hwa_keras.training import ConstrainKernels, SharpnessAwareModel
 
 # The sizes of neighborhoods that sharpness is measured in.
@@ -25,30 +25,14 @@ MEASURES = {
 }
 
 GROUPS = {"plain": "without clipping", "clipped": "clipped", "noise": "under noise"}
-OPTIMIZERS = {"SGD": study.sgd, "AdamW": study.adamw}
+OPTIMIZERS = {"SGD": classifier.sgd, "AdamW": classifier.adamw}
 
 
-def define_flags(folder):
-    """The flags of a sharpness study; those left out are what the preset says.
-
-    Args:
-        folder: Name of the folder in configs that holds presets and methods.
-
-    Returns:
-        The names of the flags that go before a preset.
-    """
-    root = Path(__file__).parents[1]
-    sizes = ["smoke", "small", "paper"]
-    flags.DEFINE_enum("preset", "smoke", sizes, "How large a run.")
-    flags.DEFINE_string(
-        "config", str(root / "configs" / folder), "Folder of presets and methods."
-    )
-    flags.DEFINE_list("methods", None, "Files of that folder. Default: all of them.")
-    flags.DEFINE_string("out", f"runs/{folder}", "Folder for all that is written.")
-    flags.DEFINE_integer("epochs", None, "Epochs of each training.", 1)
-    flags.DEFINE_integer("seeds", None, "Trainings of each method.", 1)
-    flags.DEFINE_integer("chips", None, "Chips per level of variation.", 1)
-    return "epochs", "seeds", "chips"
+def check_sigmas(settings):
+    """Raise `ValueError` for settings that no study of sharpness can run with."""
+    check_count("a preset", seeds=settings.seeds, chips=settings.chips)
+    if settings.sigmas[:1] != [0.0] or len(settings.sigmas) < 2:
+        raise ValueError("`sigmas` must begin with 0.0 and go on.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +116,7 @@ def read_recipes(folder, names):
             f"{', '.join(sorted(known))}."
         )
     found = {
-        name: presets.read(folder / f"{name}.yaml", None, Recipe, {}) for name in names
+        name: presets.read(folder / f"{name}.yaml", None, Recipe) for name in names
     }
     order = [*OPTIMIZERS, *MEASURES]
     return dict(
@@ -146,29 +130,28 @@ def read_recipes(folder, names):
     )
 
 
-def run(recipes, settings, data, build, out, **losses):
+def compared(recipes, run, data, build, **losses):
     """Train and measure everything: per method, one dictionary per seed.
 
     Args:
         recipes: Dictionary from names to `Recipe`s.
-        settings: The settings of the study.
+        run: The `Run` of the study; trained networks are written to its folder.
         data: A data set with `train` and `test`.
         build: Function without arguments that makes a new network.
-        out: Folder for the trained networks.
         **losses: `loss` and `metrics`, where a classifier's will not do.
     """
-    found = {}
+    settings, found = run.settings, {}
     for name, recipe in recipes.items():
         found[name] = []
         for seed in range(settings.seeds):
             start = time.monotonic()
             model = train(recipe, settings, data, build, seed, **losses)
             trained = time.monotonic()
-            model.save(out / f"{name}_{seed}.keras")
+            model.save(run.out / f"{name}_{seed}.keras")
             found[name].append(measure(model, settings, data, seed))
             curve = found[name][-1]["robustness"]
             last = settings.sigmas[-1]
-            study.console.print(
+            console.print(
                 f"{recipe.title}, seed {seed}: {curve.estimate(0.0).mean:.4f}, at "
                 f"σ_c = {last:g} {curve.estimate(last).mean:.4f} (trained in "
                 f"{trained - start:.0f} s, measured in "
@@ -193,10 +176,11 @@ def train(recipe, settings, data, build, seed, **losses):
             model, method=recipe.method, rho=recipe.rho, norm=recipe.norm
         )
     optimizer = OPTIMIZERS[recipe.optimizer]
-    study.fit(model, data, settings, callbacks, seed, optimizer, **losses)
+    how = {"optimizer": optimizer, "augment": settings.augment, **losses}
+    classifier.fit(model, data, settings, callbacks, seed, **how)
     if recipe.noise or recipe.method:
         hwa_keras.to_digital(model)
-    model.compile("sgd", **(losses or study.of_classifier()))
+    model.compile("sgd", **(losses or classifier.classification()))
     return model
 
 

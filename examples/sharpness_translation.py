@@ -11,41 +11,24 @@ those before it.
 Presets and methods are in configs/sharpness_translation; flags go before them.
 """
 
-import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
-
-# isort: split
 import dataclasses
 import functools
-import time
 from pathlib import Path
 
 import keras
-import presets
-from absl import app, flags, logging
 from keras import ops
 from sharpness_report import write
-from sharpness_training import define_flags, read_recipes, run
-from study import check, console
+from sharpness_training import check_sigmas, compared, read_recipes
 
 from hwa_keras import datasets, models
+from hwa_keras.recipes import classifier, runner
 
-FLAGS = flags.FLAGS
-OVERRIDES = define_flags("sharpness_translation")
+CONFIG = Path(__file__).parents[1] / "configs/sharpness_translation"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a preset must say.
-
-    Args:
-        length: Characters of the longest piece of text.
-        dim, depth, heads, mlp_dim, dropout: Of the Transformer.
-        train_pieces, test_pieces: How many pieces of text.
-        batch_size, epochs, learning_rate, schedule, weight_decay: Of the training.
-        sigmas: Conductance variations at evaluation, 0.0 first.
-        chips: Chips per level.
-        seeds: Trainings of each method.
-    """
+class Settings(classifier.TrainingSettings):
+    """What a preset must say; the file explains each key."""
 
     length: int
     dim: int
@@ -55,27 +38,18 @@ class Settings:
     dropout: float
     train_pieces: int
     test_pieces: int
-    batch_size: int
-    epochs: int
-    learning_rate: float
-    schedule: str
-    weight_decay: float
-    sigmas: list
+    sigmas: list[float]
     chips: int
     seeds: int
+    methods: list[str] | None = None  # All.
 
     # What the studies of images have beside.
     augment, shifts, bits = False, False, ()
     calibration_images = sharpness_images = 0
 
-    @property
-    def train_images(self):
-        return self.train_pieces
-
     def __post_init__(self):
-        check(self)
-        if self.sigmas[:1] != [0.0] or len(self.sigmas) < 2:
-            raise ValueError("`sigmas` must begin with 0.0 and go on.")
+        super().__post_init__()
+        check_sigmas(self)
 
 
 @keras.saving.register_keras_serializable("examples")
@@ -86,8 +60,11 @@ def characters(y, logits):
     return ops.sum(ops.cast(right, "float32") * real, -1) / ops.sum(real, -1)
 
 
-def shortened(data, settings):
-    """As many pieces as the settings say, the same ones each time."""
+def pieces(settings):
+    """Pieces of WikiText-2, as many as the settings say, the same ones each time."""
+    text = datasets.load("wikitext2")
+    part = "validation" if text.train is None else "train"
+    data = datasets.restoration(text, settings.length, part, "test")
     counts = {"train": settings.train_pieces, "test": settings.test_pieces}
     parts = {
         name: keras.tree.map_structure(lambda x, n=count: x[:n], getattr(data, name))
@@ -96,36 +73,24 @@ def shortened(data, settings):
     return data._replace(**parts)
 
 
-def main(_):
-    start = time.monotonic()
-    logging.set_verbosity(logging.WARNING)
-    overrides = {key: FLAGS[key].value for key in OVERRIDES}
-    file = Path(FLAGS.config, "presets.yaml")
-    settings, recipes, text, out = presets.begin(
-        "sharpness_translation",
-        "wikitext2",
-        FLAGS.out,
-        lambda: presets.read(file, FLAGS.preset, Settings, overrides),
-        lambda: read_recipes(FLAGS.config, FLAGS.methods),
-    )
-    part = "validation" if text.train is None else "train"
-    data = datasets.restoration(text, settings.length, part, "test")
-    lengths = settings.length, settings.length + 1
-    sizes = {k: getattr(settings, k) for k in ("dim", "depth", "heads", "mlp_dim")}
+def study(run):
+    settings = run.settings
+    with runner.reading(CONFIG.stem):
+        recipes = read_recipes(run.config, settings.methods)
+        data = pieces(settings)
+    sizes = ("dim", "depth", "heads", "mlp_dim", "dropout")
     build = functools.partial(
         models.transformer_translation,
         *data.vocabularies,
-        *lengths,
-        **sizes,
-        dropout=settings.dropout,
+        settings.length,
+        settings.length + 1,
+        **{name: getattr(settings, name) for name in sizes},
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)
-    data = shortened(data, settings)
-    found = run(recipes, settings, data, build, out, loss=loss, metrics=[characters])
+    found = compared(recipes, run, data, build, loss=loss, metrics=[characters])
     title = "WikiText-2, case and punctuation: sharpness-aware training"
-    write(title, recipes, settings, found, out, FLAGS.preset)
-    console.print(f"Written to {out}. Done in {time.monotonic() - start:.0f} s.")
+    write(title, recipes, found, run)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.main(study, Settings, CONFIG)

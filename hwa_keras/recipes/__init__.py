@@ -1,6 +1,6 @@
 """Recipes: whole trainings, put together from the parts of this package."""
 
-from hwa_keras.recipes import two_phases, workers
+from hwa_keras.recipes import classifier, two_phases, workers
 from hwa_keras.recipes.language_model import (
     LanguageModelRecipe,
     tokens_of,
@@ -13,6 +13,7 @@ __all__ = [
     "LanguageModelRecipe",
     "Task",
     "TwoPhaseSettings",
+    "classifier",
     "follow_for_a_year",
     "tokens_of",
     "tune_language_model",

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from hwa_keras.datasets import Dataset
+from hwa_keras.recipes import presets
 from tests import fresh
 
 pytestmark = pytest.mark.slow
@@ -20,8 +21,8 @@ RUNNER = ROOT / "examples/keyword_spotting.py"
 
 
 def preset(path, **changes):
-    presets = (ROOT / "configs/keyword_spotting.yaml").read_text(encoding="utf-8")
-    smoke = yaml.safe_load(presets)["smoke"]
+    text = (ROOT / "configs/keyword_spotting.yaml").read_text(encoding="utf-8")
+    smoke = yaml.safe_load(text)["smoke"]
     few = {"train_clips": 40, "test_clips": 20, "dt": 0.08, "hidden": 4}
     few |= {"epochs": 1, "batch_size": 20, "levels": [0.12], "words": 2}
     few |= {"models": ["hardware"]}
@@ -75,10 +76,10 @@ def test_a_data_set_that_is_not_known_ends_a_run_at_once(tmp_path):
 )
 def test_presets_that_no_run_can_have(tmp_path, monkeypatch, changes, message):
     monkeypatch.syspath_prepend(ROOT / "examples")
-    studies, presets = map(importlib.import_module, ("keyword_studies", "presets"))
+    studies = importlib.import_module("keyword_studies")
     config = preset(tmp_path / "preset.yaml", **changes)
     with pytest.raises(ValueError, match=message):
-        presets.read(config, "smoke", studies.Settings, {})
+        presets.read(config, "smoke", studies.Settings)
 
 
 def test_each_speaker_is_left_out_once_and_choices_spare_the_test(monkeypatch):

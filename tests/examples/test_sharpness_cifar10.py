@@ -147,16 +147,17 @@ def test_presets_and_methods_of_all_studies_can_be_had():
         import sys
         from pathlib import Path
         sys.path.insert(0, examples)
-        import presets, sharpness_cifar10, sharpness_training
+        import sharpness_cifar10, sharpness_training
+        from hwa_keras.recipes import presets
         for study in ("cifar10", "vit", "mobilenet"):
             folder = Path(configs, f"sharpness_{study}")
             recipes = sharpness_training.read_recipes(folder, None)
             plain = "AdamW" if study == "vit" else "SGD"
             assert list(recipes.values())[0].title == plain
             assert {recipe.optimizer for recipe in recipes.values()} == {plain}
-            file, settings = folder / "presets.yaml", sharpness_cifar10.Settings
+            settings = sharpness_cifar10.Settings
             for size in ("paper", "small", "smoke"):
-                preset = presets.read(file, size, settings, {})
+                preset = presets.read(folder, size, settings)
             build = sharpness_training.NETWORKS[preset.network]
             assert build((32, 32, 3), classes=7).output_shape == (None, 7)
         """,
