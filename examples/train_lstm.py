@@ -1,27 +1,21 @@
 """An LSTM language model on WikiText-2, from digital training to a year on chips.
 
-    python examples/train_lstm.py --preset=smoke
     python examples/train_lstm.py --preset=small --device=simple_pcm
-    python examples/train_lstm.py --preset=paper
 
 Presets are in configs/train_lstm.yaml; flags go before them.
 """
 
-import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
-
-# isort: split
-import csv
 import dataclasses
+from pathlib import Path
 
 import keras
 import keras_hub
-import recipe
-from absl import flags
 
 from hwa_keras import datasets, models, recipes, training
-from hwa_keras.results import write_whole
+from hwa_keras.core.checks import check_choice
+from hwa_keras.recipes import task_runner
 
-FLAGS = flags.FLAGS
+CONFIG = Path(__file__).parents[1] / "configs/train_lstm.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,56 +35,13 @@ class Settings(recipes.TwoPhaseSettings):
         super().__post_init__()
         if self.distillation:
             raise ValueError("`distillation` must be 0: no teacher reads along here.")
-        if self.train_split not in ("train", "validation"):
-            raise ValueError("`train_split` must be train or validation.")
-        if not 0 <= self.held_out < 1 or (
-            self.train_split == "validation" and not self.held_out
-        ):
+        check_choice("a preset", ("train", "validation"), train_split=self.train_split)
+        needed = self.train_split == "validation"
+        if not 0 <= self.held_out < 1 or (needed and not self.held_out):
             raise ValueError(
                 "`held_out` must be in [0, 1), and above 0 where train_split is "
                 "validation: something must tell when the training stalls."
             )
-
-
-class QuarterOnStall(keras.callbacks.ReduceLROnPlateau):
-    """Divides the learning rate by 4 after each epoch whose loss is not the best yet.
-
-    Which was the best is read from the log of `CSVLogger`, so that a resumed training
-    knows it.
-    """
-
-    def __init__(self, log):
-        super().__init__("val_loss", factor=0.25, patience=1, min_delta=0.0)
-        self.log = log
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.best = best_before(self.log, epoch)
-
-
-def best_before(log, epoch):
-    """The smallest validation loss in a log before an epoch."""
-    if not log.is_file():
-        return float("inf")
-    with log.open(encoding="utf-8") as file:
-        losses = [
-            float(row["val_loss"])
-            for row in csv.DictReader(file)
-            if int(row["epoch"]) < epoch
-        ]
-    return min(losses, default=float("inf"))
-
-
-class Best(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the smallest validation loss."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.log = folder / "log.csv"
-        self.path = folder / "best.weights.h5"
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs["val_loss"] < best_before(self.log, epoch):
-            write_whole(self.path, self.model.save_weights)
 
 
 def split_text(settings):
@@ -108,18 +59,9 @@ class LanguageModel(recipes.Task):
 
     def __init__(self, settings):
         self.settings = settings
-        if FLAGS.distribute != "none" and not FLAGS.eval_only:
-            raise ValueError(
-                "The text is read in order by one device: train with "
-                "--distribute=none. With --eval_only, workers share the chips."
-            )
         read, validation = split_text(settings)
         test = datasets.load("wikitext2", "test")
         self.words = len(datasets.load("wikitext2").vocabulary)
-        print(
-            f"WikiText-2, {self.words:,} words: training on {len(read):,} tokens of "
-            f"its {settings.train_split} text, evaluation on its test text."
-        )
         self.train = self.windows(read)
         self.validation = self.windows(validation)
         self.test = self.windows(test[: settings.test_tokens])
@@ -131,16 +73,9 @@ class LanguageModel(recipes.Task):
         return datasets.Windows(text, self.settings.batch_size, self.settings.length)
 
     def digital(self, **hardware):
-        settings = self.settings
-        return models.lstm_lm(
-            self.words,
-            settings.embedding,
-            settings.units,
-            dropout=settings.dropout,
-            batch_size=settings.batch_size,
-            length=settings.length,
-            **hardware,
-        )
+        names = ("embedding", "units", "dropout", "batch_size", "length")
+        sizes = {name: getattr(self.settings, name) for name in names}
+        return models.lstm_lm(self.words, **sizes, **hardware)
 
     def student(self, teacher):
         student = self.digital(**self.settings.hardware())
@@ -150,20 +85,16 @@ class LanguageModel(recipes.Task):
         return student
 
     def compile(self, model, learning_rate, epochs):
+        norm = self.settings.gradient_norm
         model.compile(
-            keras.optimizers.SGD(
-                learning_rate, global_clipnorm=self.settings.gradient_norm
-            ),
+            keras.optimizers.SGD(learning_rate, global_clipnorm=norm),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             weighted_metrics=[keras_hub.metrics.Perplexity(from_logits=True)],
         )
 
     def callbacks(self, folder):
-        return [Best(folder), QuarterOnStall(folder / "log.csv")]
-
-    def finish(self, model, folder):
-        model.load_weights(folder / "best.weights.h5")
+        return [recipes.BestEpoch(folder)]
 
 
 if __name__ == "__main__":
-    recipe.main("train_lstm", Settings, LanguageModel)
+    task_runner.main(LanguageModel, Settings, CONFIG)

@@ -8,34 +8,28 @@
 Presets are in configs/train_wideresnet.yaml; flags go before them.
 """
 
-import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
-
-# isort: split
 import dataclasses
+from pathlib import Path
 
 import keras
-import recipe
-import study
 
 from hwa_keras import datasets, models, recipes
+from hwa_keras.recipes import classifier, task_runner
+
+CONFIG = Path(__file__).parents[1] / "configs/train_wideresnet.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(recipes.TwoPhaseSettings):
+class Settings(recipes.TwoPhaseSettings, classifier.ImageSettings):
     dataset: str
-    train_images: int
-    test_images: int
     chip_images: int
     calibration_images: int
     depth: int
     width: int
-    augment: bool
-    schedule: str
-    weight_decay: float
 
     def __post_init__(self):
-        super().__post_init__()
-        study.check(self)
+        recipes.TwoPhaseSettings.__post_init__(self)
+        classifier.ImageSettings.__post_init__(self)
 
 
 class WideResNet(recipes.Task):
@@ -43,7 +37,8 @@ class WideResNet(recipes.Task):
 
     def __init__(self, settings):
         self.settings = settings
-        data = study.prepared(datasets.load(settings.dataset), settings)
+        counts = settings.train_images, settings.test_images
+        data = classifier.standardized(datasets.load(settings.dataset), *counts)
         x, y = data.train
         self.classes = data.num_classes
         self.input_shape = x.shape[1:]
@@ -68,11 +63,11 @@ class WideResNet(recipes.Task):
 
     def compile(self, model, learning_rate, epochs):
         model.compile(
-            study.sgd(self.settings, learning_rate, epochs * len(self.train)),
+            classifier.sgd(self.settings, learning_rate, epochs * len(self.train)),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
 
 
 if __name__ == "__main__":
-    recipe.main("train_wideresnet", Settings, WideResNet)
+    task_runner.main(WideResNet, Settings, CONFIG)

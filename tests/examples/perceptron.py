@@ -1,17 +1,9 @@
 """A runner of the recipe for a network that trains in seconds, for the tests."""
 
-import sys
-from pathlib import Path
+import keras
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import quiet  # noqa: E402, F401, I001
-
-# isort: split
-import keras  # noqa: E402
-import recipe  # noqa: E402
-
-from hwa_keras import datasets, recipes  # noqa: E402
+from hwa_keras import datasets, recipes
+from hwa_keras.recipes import task_runner
 
 
 class Perceptron(recipes.Task):
@@ -46,4 +38,4 @@ class Perceptron(recipes.Task):
 
 
 if __name__ == "__main__":
-    recipe.main("train_wideresnet", recipes.TwoPhaseSettings, Perceptron)
+    task_runner.main(Perceptron, recipes.TwoPhaseSettings, "perceptron.yaml")
