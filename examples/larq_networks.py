@@ -1,7 +1,6 @@
 """The network of the study, in float, in few bits and on imperfect circuits."""
 
 import math
-import time
 
 import keras
 import numpy as np
@@ -99,17 +98,3 @@ def output_stds(model, data, layers):
     outputs = [model.get_layer(f"dense_{i}").output for i in range(layers)]
     found = keras.Model(model.input, outputs).predict(data.train[0][:2000], verbose=0)
     return [float(np.std(y)) for y in found]
-
-
-def latency(path, x, repeats=200):
-    """Median milliseconds of one example in a `.tflite` file, on one thread."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    run = Interpreter(str(path), num_threads=1).get_signature_runner("serve")
-    (name,) = run.get_input_details()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run(**{name: x})
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))

@@ -13,67 +13,49 @@ f  Outputs that saturate and have few bits: trained with them and without.
 Presets are in configs/mnist_larq_study.yaml; flags go before them.
 """
 
-import quiet  # noqa: F401, first of all: silences what TensorFlow says at its import
-
-# isort: split
 import dataclasses
-import time
 from pathlib import Path
 
-import keras
-import presets
-from absl import app, flags, logging
-from larq_networks import (
-    VARIANTS,
-    accuracy,
-    fit,
-    latency,
-    network,
-    output_stds,
-    start_from,
+from larq_networks import VARIANTS
+from larq_studies import (
+    Study,
+    bear_noise,
+    bear_saturation,
+    bear_variation,
+    compare_bits,
 )
-from matplotlib.figure import Figure
-from study import console, show
 
-import hwa_keras
-from hwa_keras.noise import ADC, OutputNoise, ProcessVariation
-from hwa_keras.results import Section, estimate, proportion, report, write_json
+from hwa_keras import datasets
+from hwa_keras.core.checks import check_count
+from hwa_keras.recipes import runner
 
-ROOT = Path(__file__).parents[1]
-FLAGS = flags.FLAGS
-flags.DEFINE_enum("dataset", "digits", ["digits", "mnist"], "What to learn.")
-flags.DEFINE_string("config", str(ROOT / "configs/mnist_larq_study.yaml"), "Presets.")
-flags.DEFINE_string("out", "runs/larq_study", "Folder for all that is written.")
-# Left out, these are what the preset says.
-OVERRIDES = ("epochs", "tune_epochs", "chips", "seed")
-flags.DEFINE_integer("epochs", None, "Epochs of each network of parts a and b.", 1)
-flags.DEFINE_integer("tune_epochs", None, "Epochs of each tuning of parts d to f.", 1)
-flags.DEFINE_integer("chips", None, "Chips of part e.", 2)
-flags.DEFINE_integer("seed", None, "Seed of training and of the first chip.", 0)
+CONFIG = Path(__file__).parents[1] / "configs/mnist_larq_study.yaml"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What a preset must say; configs/mnist_larq_study.yaml explains each key."""
 
-    hidden: list
-    networks: list
+    hidden: list[int]
+    networks: list[str]
     batch_size: int
     learning_rate: float
     epochs: int
     tune_learning_rate: float
     tune_epochs: int
-    noise_train: list
-    noise_test: list
+    noise_train: list[float]
+    noise_test: list[float]
     noise_draws: int
     variation_train: float
-    variation_test: list
+    variation_test: list[float]
     chips: int
-    saturation_ranges: list
-    saturation_bits: list
+    saturation_ranges: list[float]
+    saturation_bits: list[int]
     seed: int
 
     def __post_init__(self):
+        check_count("a preset", epochs=self.epochs, tune_epochs=self.tune_epochs)
+        check_count("a preset", least=2, chips=self.chips)
         unknown = [name for name in self.networks if name not in VARIANTS]
         if unknown or self.networks[:1] != ["float"]:
             raise ValueError(
@@ -86,260 +68,18 @@ class Settings:
             raise ValueError("`variation_test` must have the level trained for.")
 
 
-class Study:
-    """One run: its data, its settings and the folder it writes to."""
-
-    def __init__(self, data, settings, out):
-        self.data, self.settings, self.out = data, settings, out
-        self.sections, self.numbers = [], {}
-
-    def train(self, name, kernel_quantizer=None, input_quantizer=None):
-        """A network of parts a and b, from scratch, and its accuracy."""
-        s = self.settings
-        keras.utils.set_random_seed(s.seed)
-        name = name.replace(" ", "_")
-        model = network(self.data, s.hidden, name, kernel_quantizer, input_quantizer)
-        return model, fit(model, self.data, s.learning_rate, s.epochs, s.batch_size)
-
-    def tune(self, base, name, **circuits):
-        """The float network, trained on with something in its circuits."""
-        s = self.settings
-        keras.utils.set_random_seed(s.seed + 1)
-        model = start_from(network(self.data, s.hidden, name, **circuits), base)
-        fit(model, self.data, s.tune_learning_rate, s.tune_epochs, s.batch_size)
-        return model
-
-    def report(self, key, section, numbers):
-        """Print a part, and keep it for the page and the files."""
-        show(section)
-        if section.figure is not None:
-            section.figure.savefig(self.out / f"{key}.png", dpi=150)
-        self.sections.append(section)
-        self.numbers[key] = numbers
-
-
-def compare_bits(study):
-    """Parts a to c: the float network beside the quantized ones."""
-    numbers, base = [], None
-    for name in study.settings.networks:
-        model, score = study.train(name, *VARIANTS[name])
-        base = base or model
-        numbers.append({"network": name, "accuracy": score, **_cost(study, model)})
-    columns = ["network", "accuracy", "parameters", "memory, KiB", "kernels smaller by"]
-    columns += ["MACs of ≤ 2 bits", ".tflite, KiB", "latency, ms"]
-    formats = ["", ".4f", ",", ",.1f", ".1f", ".1%", ",.1f", ".3f"]
-    rows = [
-        [f"{v:{f}}" for v, f in zip(found.values(), formats, strict=False)]
-        for found in numbers
-    ]
-    text = (
-        "Memory counts each parameter by its bits. The file holds packed kernels, "
-        "which are unpacked at each call. Latency: one image, one thread, median of "
-        "200."
-    )
-    section = Section("a–c. Few bits", text, columns, rows)
-    study.report("bits", section, numbers)
-    return base
-
-
-def _cost(study, model):
-    """What a network costs: on paper, as a file, and when the file runs."""
-    counted = hwa_keras.summary(model, verbose=0)
-    path = study.out / f"{model.name}.tflite"
-    hwa_keras.export_tflite(model, path, overwrite=True, verbose=0)
-    x = study.data.test[0]
-    dense = [layer for layer in counted.layers if layer.layer_type == "HWADense"]
-    floats = 32 * sum(layer.total_params for layer in dense)
-    return {
-        "parameters": counted.total_params,
-        "memory_kib": counted.memory_bits / 8192,
-        "kernels_smaller": floats / sum(layer.memory_bits for layer in dense),
-        "low_precision_macs": counted.low_precision_share,
-        "tflite_kib": path.stat().st_size / 1024,
-        "latency_ms": latency(path, x[:1]),
-        "difference": hwa_keras.verify_export(path, model, x[:64]),
-    }
-
-
-def bear_noise(study, base):
-    """Part d: accuracy over the noise of training and of testing."""
-    s, numbers, rows = study.settings, {}, []
-    figure, axes = _draw("output noise σ in the test")
-    for train in s.noise_train:
-        noises = [
-            OutputNoise(1.0, "std", always=True, seed=s.seed + i, scale=train)
-            for i in range(len(s.hidden))
-        ]
-        model = study.tune(base, f"noise_{train:g}", behind=noises)
-        numbers[train] = {}
-        for test in s.noise_test:
-            for noise in noises:
-                noise.scale.assign(test)
-            scores = [accuracy(model, study.data) for _ in range(s.noise_draws)]
-            numbers[train][test] = scores
-        found = [estimate(scores) for scores in numbers[train].values()]
-        rows.append([f"σ = {train:g}", *map(_interval, found)])
-        axes.errorbar(
-            s.noise_test,
-            [e.mean for e in found],
-            [e.half_width for e in found],
-            label=f"trained at σ = {train:g}",
-            marker="o",
-        )
-    axes.legend(frameon=False)
-    pairs = {
-        f"σ = {level:g}": (estimate(numbers[level][level]), estimate(numbers[0][level]))
-        for level in s.noise_train
-        if level > 0 and level in s.noise_test
-    }
-    text = (
-        "σ is relative to the standard deviation of the outputs of each hidden layer. "
-        f"Mean ± half of the 95 % interval over {s.noise_draws} draws of the noise; "
-        f"one training each. {_verdict(pairs)}"
-    )
-    columns = ["trained at", *(f"tested at σ = {test:g}" for test in s.noise_test)]
-    section = Section("d. Noise on outputs", text, columns, rows, figure)
-    study.report("output_noise", section, numbers)
-
-
-def bear_variation(study, base):
-    """Part e: many chips with process variation, trained with it and without."""
-    s, numbers, rows = study.settings, {}, []
-    variation = ProcessVariation(s.variation_train, hold=False)
-    models = {
-        "without": study.tune(base, "nominal"),
-        "with": study.tune(base, "varied", kernel_noise=variation),
-    }
-    figure, axes = _draw("process variation σ of the chips")
-    for i, (name, model) in enumerate(models.items()):
-        numbers[name] = {
-            std: hwa_keras.monte_carlo(
-                model,
-                ProcessVariation(std),
-                study.data.test,
-                chips=s.chips,
-                seed=s.seed,
-                batch_size=500,
-            )
-            .values(metric="accuracy")
-            .tolist()
-            for std in s.variation_test
-        }
-        found = [estimate(scores) for scores in numbers[name].values()]
-        nominal = f"{accuracy(model, study.data):.4f}"
-        rows.append([f"trained {name} it", nominal, *map(_interval, found)])
-        places = [j + 0.4 * i - 0.2 for j in range(len(found))]
-        boxes = axes.boxplot(
-            list(numbers[name].values()),
-            positions=places,
-            widths=0.3,
-            patch_artist=True,
-            boxprops={"facecolor": f"C{i}"},
-            medianprops={"color": "black"},
-        )["boxes"]
-        boxes[0].set_label(f"trained {name} it")
-    axes.set_xticks(range(len(s.variation_test)), s.variation_test)
-    axes.legend(frameon=False)
-    level = s.variation_train
-    pair = [estimate(numbers[name][level]) for name in ("with", "without")]
-    text = (
-        f"{s.chips} chips per cell, whose weights are each off by a factor 1 + σ·z; "
-        "mean ± half of the 95 % interval over chips. Each network is trained once; "
-        f"training with it, at σ = {level:g}, draws another chip at each step. "
-        f"{_verdict({f'σ = {level:g}': pair})}"
-    )
-    columns = ["", "nominal", *(f"σ = {std:g}" for std in s.variation_test)]
-    section = Section("e. Process variation", text, columns, rows, figure)
-    study.report("process_variation", section, numbers)
-
-
-def bear_saturation(study, base):
-    """Part f: outputs of a limited range and few bits, trained with and without."""
-    s, pairs, numbers = study.settings, {}, []
-    stds = output_stds(base, study.data, len(s.hidden))
-    without = study.tune(base, "unlimited")
-    for bits in s.saturation_bits:
-        for limit in s.saturation_ranges:
-            converters = [ADC(bits, limit * std) for std in stds]
-            prepared = study.tune(base, "prepared", behind=converters)
-            surprised = network(study.data, s.hidden, "surprised", behind=converters)
-            start_from(surprised, without)
-            surprised.compile(loss=prepared.loss, metrics=["accuracy"])
-            scores = [accuracy(model, study.data) for model in (prepared, surprised)]
-            keys = ("bits", "range", "with", "without")
-            numbers.append(dict(zip(keys, (bits, limit, *scores), strict=True)))
-            count = len(study.data.test[0])
-            pairs[f"{bits} bits, ±{limit:g}"] = [proportion(v, count) for v in scores]
-    figure, axes = _draw("range of the converter, ± σ of the outputs")
-    for k, bits in enumerate(s.saturation_bits):
-        mine = [found for found in numbers if found["bits"] == bits]
-        for key, line in (("without", ":"), ("with", "-")):
-            values = [found[key] for found in mine]
-            label = f"{bits} bits, trained {key}"
-            axes.plot(s.saturation_ranges, values, f"C{k}{line}o", label=label)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(s.saturation_ranges, [f"{r:g}" for r in s.saturation_ranges])
-    axes.legend(frameon=False)
-    text = (
-        "The outputs of each hidden layer pass a converter, whose range is relative to "
-        "their standard deviation in the float network. ± is half of the 95 % interval "
-        f"that the number of test images gives; one training each. {_verdict(pairs)}"
-    )
-    columns = ["converter", "trained with it", "trained without it"]
-    rows = [[name, *map(_interval, found)] for name, found in pairs.items()]
-    section = Section("f. Saturation", text, columns, rows, figure)
-    study.report("saturation", section, numbers)
-
-
-def _draw(xlabel):
-    """A figure with its axes, for accuracy over something."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=xlabel, ylabel="accuracy")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _verdict(pairs):
-    """Whether training with it is better, by the intervals at what was trained for."""
-    better = [
-        name for name, (with_it, without) in pairs.items() if with_it.is_above(without)
-    ]
-    if not better:
-        return "Training with it is not better than without, by these intervals."
-    return (
-        f"At {len(better)} of {len(pairs)} levels trained for, training with it is "
-        f"better than without by more than the intervals: {'; '.join(better)}."
-    )
-
-
-def _interval(found):
-    return f"{found.mean:.4f} ± {found.half_width:.4f}"
-
-
-def main(_):
-    start = time.monotonic()
-    logging.set_verbosity(logging.WARNING)
-    overrides = {key: FLAGS[key].value for key in OVERRIDES}
-    settings, data, out = presets.begin(
-        "mnist_larq_study",
-        FLAGS.dataset,
-        FLAGS.out,
-        lambda: presets.read(FLAGS.config, FLAGS.dataset, Settings, overrides),
-    )
-    study = Study(data, settings, out)
-    base = compare_bits(study)
-    bear_noise(study, base)
-    bear_variation(study, base)
-    bear_saturation(study, base)
-    used = {"dataset": FLAGS.dataset, **dataclasses.asdict(settings)}
-    results = {"settings": used, **study.numbers}
-    write_json(out / "results.json", results)
-    title = f"{FLAGS.dataset}: few bits and imperfect circuits"
-    report(out / "report.html", title, settings=used, sections=study.sections)
-    console.print(f"Written to {out}. Done in {time.monotonic() - start:.0f} s.")
+def study(run):
+    dataset = run.used["dataset"]
+    with runner.reading(CONFIG.stem):
+        parts = Study(datasets.load(dataset), run.settings, run.out)
+    base = compare_bits(parts)
+    bear_noise(parts, base)
+    bear_variation(parts, base)
+    bear_saturation(parts, base)
+    run.write_numbers(**parts.numbers)
+    title = f"{dataset}: few bits and imperfect circuits"
+    run.write_report(title, parts.sections)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.main(study, Settings, CONFIG, "dataset", "digits")
