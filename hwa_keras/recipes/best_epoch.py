@@ -6,7 +6,8 @@ from pathlib import Path
 
 import keras
 
-from hwa_keras.results import write_whole
+from hwa_keras.core.files import write_whole
+from hwa_keras.core.types import Logs
 
 __all__ = ["BestEpoch"]
 
@@ -25,6 +26,9 @@ class BestEpoch(keras.callbacks.Callback):
         divisor: Float > 1, of the learning rate after an epoch that was not the best.
             Defaults to `4.0`.
 
+    Raises:
+        ValueError: After the first epoch, if there is no validation loss.
+
     Example:
         >>> folder = tempfile.mkdtemp()
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -41,7 +45,13 @@ class BestEpoch(keras.callbacks.Callback):
         self.weights = Path(folder, "best.weights.h5")
         self.divisor = divisor
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        logs = {} if logs is None else logs
+        if "val_loss" not in logs:
+            raise ValueError(
+                "BestEpoch needs the validation loss of each epoch. Give `fit` "
+                "`validation_data` or `validation_split`."
+            )
         optimizer = self.model.optimizer
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         logs["learning_rate"] = rate
@@ -50,7 +60,7 @@ class BestEpoch(keras.callbacks.Callback):
         else:
             optimizer.learning_rate = rate / self.divisor
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         if self.weights.is_file():
             self.model.load_weights(self.weights)
 

@@ -53,3 +53,10 @@ def test_a_training_that_goes_on_knows_its_best_epoch(tmp_path, cut):
     model = train(tmp_path, losses, epochs=4, initial_epoch=cut, rate=rate)
     assert rates(tmp_path) == [0.25, 0.25, 0.25, 1 / 16]
     assert float(np.ravel(model.layers[0].kernel)[0]) == 1
+
+
+def test_without_a_validation_loss_it_says_what_to_give(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="validation_data"):
+        model.fit(X, X, callbacks=[recipes.BestEpoch(tmp_path)], verbose=0)
