@@ -6,6 +6,7 @@ from keras import ops
 
 import hwa_keras
 from hwa_keras.core.replica import replicate
+from hwa_keras.recipes import classifier
 from hwa_keras.recipes.runner import cell, console
 from hwa_keras.results import Section
 
@@ -84,9 +85,8 @@ def resized(data, size):
 
 def compiled(model, rate):
     """Compile a classifier that ends in logits."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.compile(optimizer, **classifier.classification())
 
 
 def accuracy(model, data):

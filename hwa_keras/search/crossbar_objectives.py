@@ -11,7 +11,7 @@ from hwa_keras.conversion.fold_batchnorm import fold_batchnorm
 from hwa_keras.core import random
 from hwa_keras.core.checks import check_choice, check_count
 from hwa_keras.core.substitution import stateless
-from hwa_keras.core.types import Data, Seed, Tensor
+from hwa_keras.core.types import Data
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.deployment.batchnorm import adapt_batchnorm
 from hwa_keras.devices import Memristor
@@ -142,11 +142,7 @@ class CrossbarAccuracyPower:
         self._statistics = {}
         self._accuracy = backend.traced(self._accuracy_of_batch)
         self._power = backend.traced(self._power_of_batch)
-        self._writer = backend.fuse(
-            lambda weights, seed, ranges: with_tensors(self.device, ranges).perturb(
-                weights, seed
-            )
-        )
+        self.written = backend.fuse(self._written)
         self._moving = [
             variable
             for layer in self.supernet.normalizations.values()
@@ -156,7 +152,8 @@ class CrossbarAccuracyPower:
         self._fixed = [v for v in self.supernet.variables if id(v) not in own]
 
     def __getstate__(self):
-        return {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        made = ("_", "written")  # By `_begin`, which makes them anew.
+        return {k: v for k, v in vars(self).items() if not k.startswith(made)}
 
     def __setstate__(self, state):
         vars(self).update(state)
@@ -185,17 +182,6 @@ class CrossbarAccuracyPower:
             name: np.array([float(value) for value in values])
             for name, values in (("accuracy", accuracies), ("power", powers))
         }
-
-    def written(self, weights: Tensor, seed: Seed, ranges: dict[str, Tensor]) -> Tensor:
-        """Weights as devices hold them after they were written, one compiled kernel.
-
-        Args:
-            weights: Tensor `[rows, columns]`.
-            seed: Seed tensor.
-            ranges: Dictionary from attributes of the device to tensors, those in which
-                the devices of these weights differ from it.
-        """
-        return self._writer(weights, seed, ranges)
 
     def extract(self, candidate: Candidate) -> keras.Model:
         """The plain Keras model that a candidate stands for.
@@ -263,6 +249,10 @@ class CrossbarAccuracyPower:
                 variable.assign(value)
             self._statistics[key] = [ops.convert_to_tensor(v) for v in found]
         return self._statistics[key]
+
+    def _written(self, weights, seed, ranges):
+        """Weights as devices hold them, `ranges` their own attributes as tensors."""
+        return with_tensors(self.device, ranges).perturb(weights, seed)
 
     def _accuracy_of_batch(self, fixed, statistics, genes, g_u, seed, x, y):
         self.compilations += 1
