@@ -3,10 +3,11 @@
     python -m benchmarks.language_step --model=FOLDER
 
 FOLDER is what `keras_hub.models.CausalLM.from_preset` reads. The full recipe has
-`DriftNoise` of PCM with a range per column, 8-bit DACs with learned ranges and 8-bit
-ADCs on tiles of 512 × 512.
+`DriftNoise` of PCM with a range per column, and 8-bit DACs and ADCs on tiles of
+512 × 512: with input ranges that are learned, and with one for each token.
 """
 
+import dataclasses
 import statistics
 import time
 
@@ -15,7 +16,6 @@ import keras_hub
 import numpy as np
 from absl import app, flags
 
-import hwa_keras
 from benchmarks import measure
 from hwa_keras.circuits import ADC, DAC
 from hwa_keras.recipes import LanguageModelRecipe, language_model
@@ -24,20 +24,23 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Folder of a pretrained model.", required=True)
 flags.DEFINE_integer("batch", 2, "Windows of a step.", 1)
 flags.DEFINE_integer("length", 256, "Tokens of a window.", 2)
+flags.DEFINE_list("rows", [], "Which rows, after the plain one; all by default.")
 flags.DEFINE_integer("steps", 5, "Steps that are timed, after two.", 1)
 
 
 def rows():
     """{what: the hardware of the recipe, or None for plain tuning}."""
     noisy = LanguageModelRecipe().hardware
-    full = hwa_keras.Hardware(
-        kernel_noise=noisy.kernel_noise,
-        device=noisy.device,
-        dac=DAC(8, range="learned"),
-        adc=ADC(8, range=0.1, relative_to="full_column"),
-        tile=(512, 512),
-    )
-    return {"plain": None, "drift noise": noisy, "and converters": full}
+    converters = {
+        f"noise+{name}": dataclasses.replace(
+            noisy,
+            dac=DAC(8, range=name),
+            adc=ADC(8, range=0.02, relative_to="full_column"),
+            tile=(512, 512),
+        )
+        for name in ("learned", "vector_max")
+    }
+    return {"plain": None, "noise": noisy, **converters}
 
 
 def step_time(hardware):
@@ -62,14 +65,16 @@ def step_time(hardware):
 
 def main(_):
     print(measure.describe())
-    print(f"{'what':20s} {'step s':>8s} {'ratio':>6s} {'bound':>6s} {'first s':>8s}")
+    print(f"{'what':16s} {'step s':>8s} {'ratio':>6s} {'bound':>6s} {'first s':>8s}")
     plain = None
     for what, hardware in rows().items():
+        if FLAGS.rows and what not in ("plain", *FLAGS.rows):
+            continue
         step, first = step_time(hardware)
         plain = plain or step
         bound = "" if hardware is None else "1.3"
         ratio = step / plain
-        print(f"{what:20s} {step:8.2f} {ratio:6.2f} {bound:>6s} {first:8.1f}")
+        print(f"{what:16s} {step:8.2f} {ratio:6.2f} {bound:>6s} {first:8.1f}")
         keras.backend.clear_session()
 
 

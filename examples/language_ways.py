@@ -30,7 +30,8 @@ class ChipDesign:
             `"columns"`, the hundredth of its columns with the largest weights;
             `"rows"`, the same of its rows; `"weights"`, the hundredth of the weights of
             each column that is largest; or None.
-        converters: Bool. Whether tiles of 512 × 512 have 8-bit DACs and ADCs.
+        converters: Bool. Whether tiles of 512 × 512 have 8-bit DACs, that scale each
+            token by its largest input, and 8-bit ADCs, calibrated column by column.
     """
 
     device: PCM = _COLUMNS
@@ -62,6 +63,7 @@ def ways_of(model):
     first, last = (blocks[0], None), (blocks[-1], None)
     two = ChipDesign(PCM(per="column", mapping=Pairs((1.0, 1.0))))
     converters = ChipDesign(converters=True)
+    two_converted = ChipDesign(two.device, converters=True)
     quiet = ChipDesign(PCM(per="column", read_scale=0.0))
     ends = ChipDesign(rules=(first, last))
     ways = {
@@ -75,6 +77,7 @@ def ways_of(model):
         "two_pairs_least_squares": Way(two, is_fitted=True),
         "converters": Way(converters),
         "converters_least_squares": Way(converters, is_fitted=True),
+        "two_pairs_converters": Way(two_converted),
         "without_read_noise": Way(quiet, "measured_columns"),
         "without_read_noise_least_squares": Way(quiet, is_fitted=True),
         "range_per_layer": Way(ChipDesign(PCM())),
@@ -129,13 +132,13 @@ class Programmed:
     def __enter__(self):
         if self.design.converters:
             hardware = hwa_keras.Hardware(
-                dac=DAC(8, range="calibrated"),
-                adc=ADC(8, range="calibrated"),
+                dac=DAC(8, range="vector_max"),
+                adc=ADC(8, "calibrated", per="column", relative_to="full_column"),
                 tile=(512, 512),
             )
             hwa_keras.to_hwa(self.model, hardware=hardware, verbose=0)
             inputs = self.calibration.inputs
-            hwa_keras.calibrate(self.model, inputs, batches=1, batch_size=4)
+            hwa_keras.calibrate(self.model, inputs, "max", batches=2, batch_size=4)
         # With gains per column from the start, whatever compensations come later.
         self.chip = blank_chip(
             self.model,

@@ -1,5 +1,6 @@
 """ADC: from the signals of a crossbar to the numbers of a layer."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,9 @@ class ADC(Converter):
       full scale is what the hardware layer says that a full column of a tile can give:
       rows of the tile · max|W| in it · bound of the inputs;
     - `"calibrated"`: b is what `set_range` set, one for the layer, for each tile or for
-      each column of each tile (`per`); using it before is an error.
+      each column of each tile (`per`); using it before is an error. With
+      `relative_to="full_column"` the factor f is calibrated in its place, as goes with
+      inputs that are scaled vector by vector (`DAC(range="vector_max")`).
 
     Args:
         bits: Integer from 1 to 16 (from 2 on a symmetric range).
@@ -70,7 +73,7 @@ class ADC(Converter):
         self.relative_to = check_choice(
             "ADC", ("absolute", "full_column"), relative_to=relative_to
         )
-        if relative_to == "full_column":
+        if self.is_relative and range != "calibrated":
             self.range = ranges.checked_bound(range)
 
     def _make_variables(self, columns, kernel=None):
@@ -85,6 +88,11 @@ class ADC(Converter):
             )
         self._columns, self._tile_columns = columns, tile_columns
         self._value = self._scalar("output_range", shape=shape)
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the range is a share of what a full column can give."""
+        return self.relative_to == "full_column"
 
     @property
     def output_range(self) -> Tensor | None:
@@ -119,12 +127,12 @@ class ADC(Converter):
             )
         self._value.assign(np.broadcast_to(values, shape))
 
-    def bound(self, full_scale: Tensor | None = None) -> Tensor | None:
+    def bound(self, full_scale: tuple[Tensor, ...] | None = None) -> Tensor | None:
         """The bound b of a symmetric range.
 
         Args:
-            full_scale: What a full column can give, a tensor that broadcasts with the
-                outputs. For `relative_to="full_column"`.
+            full_scale: What a full column can give: tensors that broadcast with the
+                outputs, and whose product it is. For `relative_to="full_column"`.
 
         Returns:
             A tensor without gradient that broadcasts with the outputs `[..., C]`, or
@@ -134,18 +142,26 @@ class ADC(Converter):
         Raises:
             ValueError: If the full scale is needed and not given.
         """
-        if self.relative_to == "full_column":
-            if full_scale is None:
-                raise ValueError(
-                    f"The ADC '{self.served}' is relative to a full column, and "
-                    "nothing says what one gives. It goes with hardware layers, as "
-                    "their adc; as a layer of its own take a fixed or calibrated range."
-                )
-            return ops.stop_gradient(self.range * ops.convert_to_tensor(full_scale))
+        if self.is_fixed and self.range[0] != -self.range[1]:
+            return None
+        return ops.stop_gradient(math.prod(self._factors(full_scale)))
+
+    def _factors(self, full_scale):
+        """What the bound is the product of."""
         if self.is_fixed:
-            low, high = self.range
-            return ops.convert_to_tensor(high) if low == -high else None
-        return self._expanded(ops.convert_to_tensor(self._value.value))
+            return (ops.convert_to_tensor(self.range[1]),)
+        value = self.range
+        if value == "calibrated":
+            value = self._expanded(ops.convert_to_tensor(self._value.value))
+        if not self.is_relative:
+            return (value,)
+        if full_scale is None:
+            raise ValueError(
+                f"The ADC '{self.served}' is relative to a full column, and nothing "
+                "says what one gives. It goes with hardware layers, as their adc; as a "
+                "layer of its own take a fixed or calibrated range."
+            )
+        return (value, *full_scale)
 
     def _expanded(self, value):
         """One bound per column, where a variable has one per tile."""
@@ -156,14 +172,17 @@ class ADC(Converter):
         return value[0] if value.shape[0] == 1 else value
 
     def convert(
-        self, y: Tensor, full_scale: Tensor | None = None, training: bool = False
+        self,
+        y: Tensor,
+        full_scale: tuple[Tensor, ...] | None = None,
+        training: bool = False,
     ) -> Tensor:
         """Convert the outputs of tiles.
 
         Args:
             y: Float tensor `[..., C]`, or `[..., K, C]` of K > 1 rows of tiles.
             full_scale: See `bound`.
-            training: Bool, without effect.
+            training: Bool. Whether both directions are compiled, for speed.
 
         Returns:
             A tensor of the shape and dtype of `y`.
@@ -178,10 +197,10 @@ class ADC(Converter):
             return self._between(y)
         if not self.built:
             self.build(y.shape)
-        bound = self.bound(full_scale)
+        value, *unit = self._factors(full_scale)
         if self.range == "calibrated":
-            bound = self._or_batch(bound, y)
-        return ranges.quantized_within(y, bound, self.bits)
+            value = self._or_batch(value, y, unit)
+        return ranges.quantized_within(y, (value, *unit), self.bits, fused=training)
 
     def quantized(self, inputs: Tensor) -> Tensor:
         return self.convert(inputs)

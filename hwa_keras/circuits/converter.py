@@ -1,5 +1,6 @@
 """Converter: what DAC and ADC share."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,13 +145,12 @@ class Converter(Quantizer):
         low, high = self.range
         return ranges.quantized_between(x, low, high, self.step)
 
-    def _or_batch(self, bound, x):
-        """`bound`, or where it is not set: an error, and in a trace max|x|."""
+    def _or_batch(self, bound, x, unit=()):
+        """`bound`, or where it is not set: an error, and in a trace max|x| / unit."""
         if numbers_of(ops.reshape(x, (-1,))[:0]) is not None:
             self.check_ready()
-        return ops.where(
-            self._is_set(), bound, ops.cast(ranges.batch_bound(x), "float32")
-        )
+        largest = ranges.batch_bound(x if not unit else x / math.prod(unit))
+        return ops.where(self._is_set(), bound, ops.cast(largest, "float32"))
 
     def quantized(self, inputs: Tensor) -> Tensor:
         raise NotImplementedError

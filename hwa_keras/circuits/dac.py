@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from hwa_keras.circuits import ranges
+from hwa_keras.circuits import learned_ranges, ranges
 from hwa_keras.circuits.converter import Converter
 from hwa_keras.core.checks import (
     check_choice,
@@ -18,6 +18,12 @@ from hwa_keras.core.types import Config, Tensor
 from hwa_keras.quantizers.base import family
 
 __all__ = ["DAC"]
+
+_FROM_INPUTS = {
+    "vector_max": ranges.vector_bound,
+    "example_max": ranges.example_bound,
+    "batch_max": ranges.batch_bound,
+}
 
 
 @family.register("dac")
@@ -31,8 +37,11 @@ class DAC(Converter):
     What the range is:
 
     - a positive number r, or a pair (low, high): fixed;
-    - `"batch_max"`: r = max|x| over the batch, `"example_max"`: over each example (all
-      axes but the first), anew at each call; 1 where all is zero, no gradient;
+    - `"vector_max"`: r = max|x| over each vector that drives the rows: each token, each
+      patch of a convolution. As a layer of its own it takes the last axis. This is
+      aihwkit's noise management (`NoiseManagementType.ABS_MAX`);
+    - `"example_max"`: over each example (all axes but the first), `"batch_max"`: over
+      the batch; these three anew at each call, 1 where all is zero, no gradient;
     - `"learned"`: r is trained. It starts at `start`, or at the mean of
       start_stds·σ(x) over the first `start_batches` batches of training;
     - `"calibrated"`: r is what `set_range` set; using it before is an error.
@@ -44,9 +53,9 @@ class DAC(Converter):
       inputs are inside. The share of clipped inputs settles near 1 − min_unclipped: to
       have the range find the 99.99 % quantile of its inputs take min_unclipped=0.9999.
       With SGD the decay narrows r by the factor 1 − lr·decay a step. See
-      `ranges.clip_gradient` for the formula.
+      `learned_ranges.clip_gradient` for the formula.
     - `"lsq"`, that of learned step size quantization, so that SGD moves the step r/Q as
-      LSQ does. See `ranges.lsq_learned`.
+      LSQ does. See `learned_ranges.lsq_learned`.
 
     Under Adam r moves by no more than about the learning rate a step, with either.
 
@@ -90,7 +99,7 @@ class DAC(Converter):
         start_stds: float = 3.0,
         **kwargs: Any,
     ) -> None:
-        named = ("batch_max", "example_max", "learned", "calibrated")
+        named = (*_FROM_INPUTS, "learned", "calibrated")
         super().__init__(bits, range, named, **kwargs)
         check_not_negative("DAC", decay=decay, min_unclipped=min_unclipped)
         check_positive("DAC", start_stds=start_stds)
@@ -163,17 +172,47 @@ class DAC(Converter):
             self._shift.assign(0.0)
             self._batches.assign(float(self.start_batches))
 
-    def convert(self, x: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
+    @property
+    def by_vector(self) -> bool:
+        """Whether each vector on the rows has a range of its own."""
+        return self.range == "vector_max"
+
+    def known_bound(self, x: Tensor) -> Tensor:
+        """The bound r for inputs, where neither training nor calibration tells it.
+
+        Args:
+            x: Float tensor `[batch, ...]`.
+
+        Raises:
+            ValueError: If the range is calibrated or learned.
+        """
+        if self.is_fixed:
+            return ops.convert_to_tensor(max(map(abs, self.range)))
+        if self.range in _FROM_INPUTS:
+            return _FROM_INPUTS[self.range](x)
+        raise ValueError(
+            f"The ADC of '{self.served}' is to be calibrated relative to what a full "
+            f"column gives, and its DAC has a {self.range} range, which is not known "
+            "before. Give the DAC a number or range='vector_max', or the ADC "
+            "relative_to='absolute'."
+        )
+
+    def convert(
+        self, x: Tensor, training: bool = False, bound: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Convert inputs, and tell the bound that was used.
 
         Args:
             x: Float tensor `[batch, ...]`.
             training: Bool. Whether data may start a learned range.
+            bound: r, in place of that of `x`, for a range that follows the inputs; or
+                None.
 
         Returns:
             A pair: the converted inputs, of the shape and dtype of `x`; and r, a tensor
-            without gradient that broadcasts with them: a scalar, or `[batch, 1, ...,
-            1]` for `"example_max"`. Of a pair (low, high) it is max(|low|, |high|).
+            without gradient that broadcasts with them: a scalar, `[batch, 1, ..., 1]`
+            for `"example_max"`, or `[..., 1]` for `"vector_max"`. Of a pair (low, high)
+            it is max(|low|, |high|).
 
         Raises:
             ValueError: If it is called eagerly and the range has no value yet.
@@ -181,7 +220,7 @@ class DAC(Converter):
         """
         x = self._checked_float(x)
         if self.is_fixed:
-            return self._between(x), ops.convert_to_tensor(max(map(abs, self.range)))
+            return self._between(x), self.known_bound(x)
         if not self.built:
             self.build(x.shape)
         if self.range == "learned":
@@ -189,12 +228,11 @@ class DAC(Converter):
             return self._learned(x, bound), ops.stop_gradient(bound)
         if self.range == "calibrated":
             bound = self._or_batch(ops.convert_to_tensor(self._start.value), x)
-        elif self.range == "batch_max":
-            bound = ranges.batch_bound(x)
-        else:
-            bound = ranges.example_bound(x)
+        elif bound is None:
+            bound = self.known_bound(x)
         bound = ops.stop_gradient(bound)
-        return ranges.quantized_within(x, bound, self.bits), bound
+        clips = self.range not in _FROM_INPUTS
+        return ranges.quantized_within(x, bound, self.bits, clips), bound
 
     def _learned_bound(self, x, training):
         shift = ops.convert_to_tensor(self._shift.value)
@@ -210,7 +248,7 @@ class DAC(Converter):
 
     def _start_from(self, x, shift):
         shift = ops.stop_gradient(shift)
-        bound, batches = ranges.moved_start(
+        bound, batches = learned_ranges.moved_start(
             self._start.value + shift,
             ops.convert_to_tensor(self._batches.value),
             x,
@@ -223,8 +261,10 @@ class DAC(Converter):
 
     def _learned(self, x, bound):
         if self.gradient == "lsq":
-            return ranges.lsq_learned(x, bound, self.bits)
-        return ranges.clip_learned(x, bound, self.bits, self.decay, self.min_unclipped)
+            return learned_ranges.lsq_learned(x, bound, self.bits)
+        return learned_ranges.clip_learned(
+            x, bound, self.bits, self.decay, self.min_unclipped
+        )
 
     def quantized(self, inputs: Tensor, training: bool = False) -> Tensor:
         return self.convert(inputs, training)[0]

@@ -76,7 +76,7 @@ class DrivenArray:
     largest_input: float = 0.0
     largest_current: float = 0.0
     currents: float = 0.0
-    bias_square: float = 0.0
+    bias_square: Any = 0.0
     squares: Any = 0.0
     second_moments: Any = 0.0
     has_bound: bool = False
@@ -133,18 +133,31 @@ class DrivenArray:
         Raises:
             ValueError: Where the layer is called inside of a compiled loop.
         """
-        x, unit = self._converted(x)
+        x, of_examples = _seen(self.path, x), np.ones(0)
+        by_vector = getattr(self.dac, "by_vector", False)
+        if not by_vector:
+            x, unit = self._converted(x)
+            of_examples = np.broadcast_to(unit.reshape(-1), x.shape[:1])
         with full_precision():
             for start, size in self._chunks(x):
                 rows = self.product.unfold(self.layer, x[start : start + size])
-                rows = ops.reshape(rows, (-1, self.groups, self.tiling.rows))
-                positions = rows.shape[0] // size
-                repeated = np.repeat(unit[start : start + size], positions)
-                self._accumulate(rows, repeated.astype("float32"))
+                count = int(np.prod(rows.shape[:-2]))
+                if by_vector:
+                    rows, unit = self._converted(rows)
+                    units = np.broadcast_to(unit, (*rows.shape[:-1], 1))
+                else:
+                    some = of_examples[start : start + size]
+                    units = np.repeat(some, count // size)
+                rows = ops.reshape(rows, (count, self.groups, self.tiling.rows))
+                self._accumulate(rows, units.reshape(count, -1))
 
     def _converted(self, x):
-        """The inputs behind the DAC, and one unit of the bias's input per example."""
-        bound, x = None, _seen(self.path, x)
+        """The inputs behind the DAC, and one unit of the bias's input for each range.
+
+        Args:
+            x: Tensor, a batch in Keras's layout, or `[..., G, R]` on the rows.
+        """
+        bound, unit = None, np.ones((), "float32")
         if hasattr(self.dac, "convert"):
             x, bound = self.dac.convert(x)
         elif self.dac is not None:
@@ -152,11 +165,10 @@ class DrivenArray:
         x = ops.cast(x, "float32")
         largest = float(ops.convert_to_numpy(ops.max(ops.abs(x))))
         self.largest_input = max(self.largest_input, largest)
-        unit = np.ones(x.shape[0])
         if bound is not None and self.relative:
             self.has_bound = True
             x = x / ops.cast(bound, x.dtype)
-            unit = unit / np.asarray(ops.convert_to_numpy(bound)).reshape(-1)
+            unit = 1.0 / np.asarray(ops.convert_to_numpy(bound))
         return x, unit
 
     def _chunks(self, x):
@@ -168,7 +180,7 @@ class DrivenArray:
             yield start, min(size, total - start)
 
     def _accumulate(self, rows, unit):
-        """Add the products of inputs `[n, G, R]`."""
+        """Add the products of inputs `[n, G, R]`, with units `[n, 1 or G]`."""
         self.products += rows.shape[0]
         driven = self.tiling.split_inputs(rows)  # [n, G, K, r]
         driven = ops.transpose(driven, (2, 1, 0, 3))  # [K, G, n, r]
@@ -176,7 +188,8 @@ class DrivenArray:
         if self.wire is not None:
             moments = ops.matmul(ops.swapaxes(driven, -1, -2), driven)
             self.second_moments = self.second_moments + _float64(moments)
-        self.bias_square += float(np.sum(np.square(unit, dtype="float64")))
+        squares = np.sum(np.square(unit, dtype="float64"), axis=0)
+        self.bias_square = self.bias_square + np.broadcast_to(squares, self.groups)
         for d, g in enumerate(self.effective):
             z = ops.matmul(driven, ops.convert_to_tensor(g))  # [K, G, n, c]
             if self.bias is not None:
@@ -188,7 +201,7 @@ class DrivenArray:
     def _with_bias(self, z, d, unit):
         """The sums, in the last row tile with what the row of the bias conducts."""
         g, x = self.bias
-        row = (g[d] * x).reshape(self.groups, 1, -1) * unit[:, None]
+        row = (g[d] * x).reshape(self.groups, 1, -1) * unit.T[..., None]
         rest = np.zeros((z.shape[0] - 1, *row.shape))
         return z + ops.cast(np.concatenate([rest, row[None]]), z.dtype)
 
@@ -198,7 +211,8 @@ class DrivenArray:
         power = by_row.sum()
         if self.bias is not None:
             g, x = self.bias
-            power += np.sum(g * np.square(x)) * self.bias_square
+            by_group = (g * np.square(x)).reshape(len(g), self.groups, -1)
+            power += np.sum(by_group.sum(axis=(0, 2)) * self.bias_square)
         return float(power)
 
     def wired_shares(self):

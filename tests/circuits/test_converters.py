@@ -61,6 +61,7 @@ EXAMPLES = np.abs(X).max((1, 2), keepdims=True)
 KINDS = {
     "batch_max": (lambda: DAC(5, "batch_max"), np.abs(X).max()),
     "example_max": (lambda: DAC(5, "example_max"), EXAMPLES),
+    "vector_max": (lambda: DAC(5, "vector_max"), np.abs(X).max(-1, keepdims=True)),
     "learned": (lambda: DAC(5, "learned", start=1.2), 1.2),
     "lsq": (lambda: DAC(5, "learned", "lsq", start=1.2), 1.2),
     "set": (lambda: bound_to(DAC(5, "learned"), 0.8), 0.8),
@@ -122,13 +123,13 @@ def test_ranges_of_tiles_are_those_of_their_columns(rows):
 def test_relative_to_a_full_column():
     adc = bound_to(ADC(5, 0.25, relative_to="full_column"))
     scale = np.linspace(2, 8, 10).astype("float32")
-    np.testing.assert_array_equal(numpy(adc.bound(scale)), 0.25 * scale)
-    found = numpy(adc.convert(X, full_scale=scale))
+    np.testing.assert_array_equal(numpy(adc.bound((scale,))), 0.25 * scale)
+    found = numpy(adc.convert(X, full_scale=(scale,)))
     np.testing.assert_allclose(found, grid(X, 0.25 * scale, 5), rtol=1e-5, atol=1e-6)
-    found = gradient(lambda s: adc.convert(ops.convert_to_tensor(X), s), scale)
+    found = gradient(lambda s: adc.convert(ops.convert_to_tensor(X), (s,)), scale)
     assert not np.any(found)  # None on TensorFlow
     zeros = np.zeros_like(X)
-    np.testing.assert_array_equal(adc.convert(zeros, full_scale=0.0), zeros)
+    np.testing.assert_array_equal(adc.convert(zeros, full_scale=(0.0,)), zeros)
     with pytest.raises(
         ValueError, match="nothing says what one gives.*layer of its own"
     ):
@@ -274,9 +275,8 @@ def test_integers_are_refused(make, dtype):
         (lambda: DAC(4, -1.0), "must be a positive, finite number.*range=-1.0"),
         (lambda: DAC(4, np.nan), "must be a positive, finite number.*range=nan"),
         (lambda: DAC(4, True), "must be a positive number.*range=True"),
-        (lambda: DAC(4, "max"), "'batch_max', 'example_max', 'learned'.*range='max'"),
+        (lambda: DAC(4, "max"), "'vector_max', 'example_max'.*'learned'.*range='max'"),
         (lambda: ADC(4, "learned"), "'calibrated'. Received: range='learned'"),
-        (lambda: ADC(4, "calibrated", relative_to="full_column"), "positive, finite"),
         (lambda: ADC(4, (0, 1), relative_to="full_column"), "positive, finite"),
         (lambda: ADC(4, 1.0, relative_to="max"), "`relative_to` of ADC.*'max'"),
         (lambda: ADC(4, "calibrated", "row"), "`per` of ADC must be.*'row'"),

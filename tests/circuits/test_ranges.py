@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from hwa_keras.circuits import ranges
+from hwa_keras.circuits import learned_ranges, ranges
 from tests.gradients import gradient
 
 RNG = np.random.default_rng(7)
@@ -45,12 +45,14 @@ def test_clip_gradient_is_that_of_aihwkit_lightning(bits, r):
     for decay, share in ((0.01, 0.95), (0.0, 0.95), (0.5, 0.2)):
 
         def weighted(x, bound, decay=decay, share=share):
-            return ops.sum(U * ranges.clip_learned(x, bound, bits, decay, share))
+            return ops.sum(
+                U * learned_ranges.clip_learned(x, bound, bits, decay, share)
+            )
 
         found = gradient(weighted, X, np.float32(r))
         for got, right in zip(found, lightning(X, r, U, decay, share), strict=True):
             near(got, right, unit=r * np.abs(U).sum() if np.ndim(right) == 0 else 1.0)
-    found = ops.convert_to_numpy(ranges.clip_learned(X, np.float32(r), bits))
+    found = ops.convert_to_numpy(learned_ranges.clip_learned(X, np.float32(r), bits))
     near(found, grid(X, r, bits), unit=r)
 
 
@@ -69,7 +71,7 @@ def lsq(x, r, u, bits):
 def test_lsq_gradient_moves_the_step_as_lsq_does(bits, r):
     q = 2 ** (bits - 1) - 1
     found = gradient(
-        lambda x, bound: ops.sum(U * ranges.lsq_learned(x, bound, bits)),
+        lambda x, bound: ops.sum(U * learned_ranges.lsq_learned(x, bound, bits)),
         X,
         np.float32(r),
     )
@@ -78,7 +80,7 @@ def test_lsq_gradient_moves_the_step_as_lsq_does(bits, r):
     # Of the rounding error of v, which is as large as the quotient is.
     np.testing.assert_allclose(found[1] / q, step_moves, rtol=1e-4, atol=1e-5)
     near(
-        ops.convert_to_numpy(ranges.lsq_learned(X, np.float32(r), bits)),
+        ops.convert_to_numpy(learned_ranges.lsq_learned(X, np.float32(r), bits)),
         grid(X, r, bits),
     )
 
@@ -88,7 +90,9 @@ def test_start_is_that_of_aihwkit_lightning():
     bound, batches = ops.convert_to_tensor(np.float32(r)), ops.convert_to_tensor(0.0)
     for k in range(6):
         x = (X * (k + 1)).astype("float32")
-        bound, batches = ranges.moved_start(bound, batches, x, first=4, stds=2.0)
+        bound, batches = learned_ranges.moved_start(
+            bound, batches, x, first=4, stds=2.0
+        )
         if i < 4:
             r = abs((r * i + 2.0 * x.astype("float64").std(ddof=1)) / (i + 1))
             i += 1
@@ -99,7 +103,7 @@ def test_start_is_that_of_aihwkit_lightning():
 def test_constant_batches_start_at_their_size_and_zeros_do_not_count():
     zero = ops.convert_to_tensor(0.0)
     for x, right in ((np.full((2, 3), -4.0), (4, 1)), (np.zeros((2, 3)), (0, 0))):
-        found = ranges.moved_start(zero, zero, x.astype("float32"))
+        found = learned_ranges.moved_start(zero, zero, x.astype("float32"))
         assert tuple(float(ops.convert_to_numpy(v)) for v in found) == right
 
 

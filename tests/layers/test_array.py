@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from hwa_keras import Hardware
+from hwa_keras import Hardware, calibrate
 from hwa_keras import layers as hwa
 from hwa_keras.circuits import ADC, DAC, OutputNoise
 from hwa_keras.quantizers import Uniform
@@ -311,6 +311,87 @@ def test_examples_of_different_size_have_ranges_of_their_own():
 
 
 @FAMILIES
+@TILES
+def test_each_vector_on_the_rows_has_a_range_of_its_own(case, tile):
+    """The inputs of each column, row by row, are those of kernels of a single one."""
+    if len(case.stages) > 1:
+        pytest.skip("the second product has inputs that are not known in advance")
+    factor = 0.07
+    hardware = Hardware(
+        dac=DAC(INPUT_BITS, "vector_max"),
+        adc=ADC(BITS, factor, relative_to="full_column"),
+        tile=tile,
+    )
+    layer, x = on_hardware(case, hardware)
+    [(plain, axes)], [kernel] = case.stages, layer.hardware_kernels
+    ones = np.ones(kernel.variable.shape)
+    shape = sums_by_tile(plain, axes, x, ones, None).shape[1:]
+    rows = sums_by_tile(plain, axes, x, ones, 1)
+    rows = np.stack([as_columns(row, case.outputs) for row in rows])  # [R, ..., C]
+    largest = np.abs(rows).max(axis=0)
+    rows = quantized(rows, INPUT_BITS, np.where(largest > 0, largest, 1.0))
+    matrix = as_numpy(kernel.view.to_matrix(kernel.variable))
+    height, width = (len(matrix), matrix.shape[1]) if tile is None else tile
+    y, sure = 0.0, True
+    for first in range(0, len(matrix), height):
+        block = matrix[first : first + height]
+        z = np.einsum("r...c,rc->...c", rows[first : first + height], block)
+        tiles = range(0, matrix.shape[1], width)
+        most = [np.abs(block[:, c : c + width]).max() for c in tiles]
+        bound = per_column([most], matrix.shape[1], tile)[0]
+        bound = factor * min(height, len(matrix)) * bound * largest
+        bound = np.where(bound > 0, bound, 1.0)
+        sure = sure & certain(z, BITS, bound)
+        y = y + quantized(z, BITS, bound)
+    found = as_numpy(layer(x)) - as_numpy(layer.bias)
+    y, sure = y.reshape(shape), sure.reshape(shape)
+    assert np.mean(sure) > 0.9
+    np.testing.assert_allclose(found[sure], y[sure], rtol=1e-4, atol=1e-4)
+
+
+@TILES
+def test_what_is_calibrated_relative_to_a_full_column_follows_each_vector(tile):
+    """A token of a hundred times the size of another is converted as well."""
+    hardware = Hardware(
+        dac=DAC(8, "vector_max"),
+        adc=ADC(8, "calibrated", per="column", relative_to="full_column"),
+        tile=tile,
+    )
+    layer = hwa.HWADense(7, use_bias=False, hardware=hardware)
+    x = RNG.normal(size=(64, 12)).astype("float32")
+    model = keras.Sequential([keras.Input((12,)), layer])
+    calibrate(model, x, method="max")
+    [kernel] = layer.hardware_kernels
+    w, height = as_numpy(layer.kernel), 12 if tile is None else tile[0]
+    right = []
+    for first in range(0, 12, height):
+        block, rows = w[first : first + height], x[:, first : first + height]
+        width = 7 if tile is None else tile[1]
+        most = [np.abs(block[:, c : c + width]).max() for c in range(0, 7, width)]
+        full = min(height, 12) * per_column([most], 7, tile) * np.abs(x).max(1)[:, None]
+        right.append(np.abs(rows.astype("float64") @ block / full).max(axis=0))
+    np.testing.assert_allclose(kernel.adc.output_range, right, rtol=1e-5)
+    scale = 10.0 ** RNG.uniform(-2, 2, (64, 1)).astype("float32")
+    np.testing.assert_allclose(
+        layer(x * scale), as_numpy(layer(x)) * scale, rtol=1e-3, atol=1e-4
+    )
+    error = as_numpy(layer(x * scale)) / scale - x.astype("float64") @ w
+    assert np.abs(error).max() < 0.15
+
+
+def test_only_a_range_that_is_known_before_takes_a_relative_calibration():
+    hardware = Hardware(
+        dac=DAC(8, "calibrated"),
+        adc=ADC(8, "calibrated", relative_to="full_column"),
+    )
+    model = keras.Sequential(
+        [keras.Input((4,)), hwa.HWADense(3, hardware=hardware, name="out")]
+    )
+    with pytest.raises(ValueError, match="out/kernel'.*DAC has a calibrated range"):
+        calibrate(model, np.ones((2, 4), "float32"))
+
+
+@FAMILIES
 def test_tiles_alone_change_nothing(case):
     layer, x = on_hardware(case, Hardware(tile=(5, 3)))
     plain = getattr(layers, case.name)(**case.kwargs)
@@ -384,6 +465,23 @@ def test_bound_management_halves_the_inputs_until_nothing_clips(tile, factor):
     step = halved / 127 * len(blocks)
     assert np.all(np.abs(found - x.astype("float64") @ w) <= 0.51 * step + 1e-4)
     assert excess.max() > 1  # The ADC alone would clip.
+
+
+@TILES
+@pytest.mark.parametrize("range_", ["vector_max", "example_max", "batch_max"])
+def test_a_range_that_follows_the_inputs_stays_while_they_are_halved(tile, range_):
+    hardware = Hardware(
+        dac=DAC(12, range_),
+        adc=ADC(12, 0.1, relative_to="full_column"),
+        tile=tile,
+        bound_management=True,
+    )
+    layer = hwa.HWADense(7, use_bias=False, hardware=hardware)
+    x = RNG.normal(size=(16, 12)).astype("float32") + 1.0
+    layer.build(x.shape)
+    layer.kernel.assign(np.abs(RNG.normal(size=(12, 7))) + 0.5)
+    error = as_numpy(layer(x)) - x.astype("float64") @ as_numpy(layer.kernel)
+    assert np.abs(error).max() < 0.1  # Of up to 40: nothing is clipped.
 
 
 def test_bound_management_shows_a_learned_range_each_batch_once():

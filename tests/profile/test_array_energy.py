@@ -21,15 +21,17 @@ from tests.profile.arrays import (
 )
 
 
-def test_joules_are_volts_times_amperes_and_conversions():
+@pytest.mark.parametrize("range_", [2.0, "vector_max"])
+def test_joules_are_volts_times_amperes_and_conversions(range_):
     stack = [layers.Dense(5, activation="relu"), layers.Dense(2, use_bias=False)]
     model = sequential((7,), *stack)
-    crossbar = Crossbar(DEVICE, 3, 2, dac=DAC(8, 2.0), adc=ADC(6, 9.0), **SI)
+    crossbar = Crossbar(DEVICE, 3, 2, dac=DAC(8, range_), adc=ADC(6, 9.0), **SI)
     periphery = Periphery(technology=22, tia_resistance=1e4, addition=2e-13)
     x = np.clip(numbers(50, 7), -1.9, 1.9)
+    bound = np.abs(x).max(1, keepdims=True) if range_ == "vector_max" else range_
     found = array_energy(model, x, crossbar, periphery)
     row = found.kernels[0]
-    codes = np.round(x.astype("float64") / 2.0 * 127) / 127
+    codes = np.round(x.astype("float64") / bound * 127) / 127
     volts, array, tias = 0.2 * codes, 0.0, 0.0
     w = np.asarray(model.layers[0].kernel)
     for i in range(0, 7, 3):
@@ -49,6 +51,26 @@ def test_joules_are_volts_times_amperes_and_conversions():
     np.testing.assert_allclose(found.watts, found.joules / 2e-7)
     np.testing.assert_allclose(found.watts_of(row), row.total / 1e-7)
     assert (row.dac_bits, row.adc_bits, row.wires) == (8, 6, 0.0)
+
+
+def test_each_patch_of_a_convolution_is_scaled_on_its_own():
+    """As the rows of a dense layer that holds the same kernel."""
+    conv = sequential((6, 6, 2), layers.Conv2D(3, 3, groups=1))
+    x = numbers(4, 6, 6, 2) * np.array([1, 9, 0.1, 3]).reshape(4, 1, 1, 1)
+    x = x.astype("float32")
+    dense = sequential((18,), layers.Dense(3))
+    kernel, bias = conv.get_weights()
+    dense.set_weights([kernel.reshape(18, 3), bias])
+    patches = ops.image.extract_patches(x, 3, strides=1, padding="valid")
+    dac = DAC(8, "vector_max")
+    for bias in ("digital", "analog"):
+        crossbar = Crossbar(DEVICE, dac=dac, adc=ADC(8, 9.0), bias=bias, **SI)
+        whole = array_energy(conv, x, crossbar).kernels[0]
+        rows = array_energy(dense, ops.reshape(patches, (-1, 18)), crossbar).kernels[0]
+        for part in ("array", "tias", "dacs", "adcs"):
+            np.testing.assert_allclose(
+                getattr(whole, part), 16 * getattr(rows, part), rtol=1e-5
+            )
 
 
 @pytest.mark.slow
