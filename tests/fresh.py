@@ -9,12 +9,15 @@ import textwrap
 from pathlib import Path
 
 TIMEOUT = 500
-# Before other code: its graphs run as they were traced, which takes less time.
-AS_TRACED = """
-import os
+# Before other code: what `quick_graphs` of the suite does.
+QUICK = """
+import gc, os
 if os.environ.get("KERAS_BACKEND") != "jax":
-    import tensorflow as tf
+    import keras, tensorflow as tf
+    gc.set_threshold(50_000, 20, 100)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    tf.debugging.disable_traceback_filtering()
+    keras.config.disable_traceback_filtering()
 """
 
 
@@ -34,7 +37,7 @@ def run(code, **variables):
 
 
 def run_script(path, *arguments):
-    """Run a script as `run` runs code, with graphs as they were traced.
+    """Run a script as `run` runs code, as quickly as the suite runs.
 
     Args:
         path: Of the script.
@@ -44,7 +47,7 @@ def run_script(path, *arguments):
         A `subprocess.CompletedProcess`.
     """
     return _forked(
-        AS_TRACED
+        QUICK
         + _source(
             """
             import os, runpy, sys

@@ -13,9 +13,10 @@ from keras import ops
 from hwa_keras.crossbar import wires
 from tests.modes import MODES, in_mode
 
+# The nodal solver takes seconds for the larger ones.
 CASES = [
-    (shape, resistance)
-    for shape in ((64, 64), (128, 128), (64, 256))
+    pytest.param(shape, resistance, marks=[pytest.mark.slow] if is_large else [])
+    for shape, is_large in (((64, 64), False), ((128, 128), True), ((64, 256), True))
     for resistance in (0.35, 2.5)
 ]
 

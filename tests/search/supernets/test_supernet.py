@@ -90,6 +90,7 @@ def test_extracted_networks_are_saved_with_their_resolution(tmp_path):
     np.testing.assert_array_equal(loaded(x), model(x))
 
 
+@pytest.mark.slow
 def test_an_extracted_network_is_no_larger_than_it_must_be():
     net = supernet(space())
     model = net.extract(net.space.smallest)
@@ -164,6 +165,7 @@ def test_sandwich_training_teaches_all_networks():
     assert net.config == net.space.largest  # Training leaves the configuration.
 
 
+@pytest.mark.slow
 def test_statistics_move_once_a_step_and_with_the_largest_network():
     net = Supernet(narrow(), seed=0)
     net.compile(keras.optimizers.SGD(0.0), LOSS, jit_compile=False)
