@@ -35,9 +35,9 @@ def calibrate(
     The batches run through the model as at inference, without converters and without
     noise. The range of each DAC becomes a statistic of the magnitudes |x| of what goes
     into its kernel, that of each ADC one of the magnitudes of the sums that come out of
-    the tiles, per tile, column or kernel as the ADC says. Ranges that are fixed, or
-    that follow each batch, are left alone; those that are learned begin at what is
-    found here.
+    the tiles, per tile, column or kernel as the ADC says; of an ADC that is relative to
+    a full column in units of what that can give. Ranges that are fixed, or that follow
+    the inputs, are left alone; those that are learned begin at what is found here.
 
     Args:
         model: A built Keras model with layers on hardware, or a chip.

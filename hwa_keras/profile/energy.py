@@ -1,18 +1,14 @@
 """What the memory of a model's kernels costs, by their bits and their reliability."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import rich.table
 from rich.text import Text
 
 from hwa_keras.core.checks import check_count, check_positive, is_number
-from hwa_keras.core.kernels import find_kernels
-from hwa_keras.devices.sram import relative_energy
-from hwa_keras.noise.bit_flip import BitFlip, bit_flip_of
+from hwa_keras.profile.stored_kernels import stored_kernels
 from hwa_keras.results import Tabular
 
 __all__ = [
@@ -22,7 +18,6 @@ __all__ = [
     "MemoryEnergy",
     "check_model",
     "memory_energy",
-    "stored_kernels",
 ]
 
 PJ_PER_BIT = {
@@ -44,64 +39,6 @@ WIDE_RESNET_28_10_WEIGHTS = 36_461_232
 """Weights of the 29 kernels of WideResNet-28-10 for CIFAR-10, the thesis's unit."""
 
 _SRAMS = (("sram_8_kib", 2**16), ("sram_32_kib", 2**18), ("sram_1_mib", 2**23))
-
-
-@dataclass(frozen=True)
-class StoredKernel:
-    """A kernel of a model and the memory that holds it.
-
-    Args:
-        path: Names from the model down to the variable, joined by slashes.
-        variable: The Keras variable.
-        weights: Integer, how many weights it has.
-        bits: Bits of a weight.
-        noise: Its `BitFlip`, or None in reliable memory.
-    """
-
-    path: str
-    variable: keras.Variable
-    weights: int
-    bits: int
-    noise: BitFlip | None
-
-    @property
-    def error_rate(self):
-        """The probability that a bit is read wrong, as it is now; 0 if reliable."""
-        return 0.0 if self.noise is None else self.noise.error_rate
-
-    def relative_energy(self, a=12.8):
-        """η, in units of reliable memory: the mean over the bits where p differs."""
-        factors = getattr(self.noise, "bit_factors", None) or (1.0,)
-        rates = np.minimum(self.error_rate * np.array(factors), 0.5)
-        return float(np.mean(relative_energy(rates, a)))
-
-
-def stored_kernels(model, float_bits=16):
-    """The kernels of a model and the memory that holds each.
-
-    Args:
-        model: A built Keras model, its layers on hardware or not.
-        float_bits: Bits of a weight without a quantizer. Defaults to `16`.
-
-    Returns:
-        A list of `StoredKernel`s in the order of the model's layers, each variable
-        once.
-    """
-    stored = []
-    for kernel in find_kernels(model)[0]:
-        flips = bit_flip_of(kernel.noise)
-        # A BitFlip's own quantizer, if it was given one, tells the code that is stored.
-        quantizer = getattr(flips, "quantizer", None) or kernel.quantizer
-        stored.append(
-            StoredKernel(
-                path=kernel.path,
-                variable=kernel.variable,
-                weights=math.prod(kernel.view.shape),
-                bits=getattr(quantizer, "precision", None) or float_bits,
-                noise=flips,
-            )
-        )
-    return stored
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from hwa_keras.crossbar import Crossbar
 from hwa_keras.devices import ConductanceDevice
 from hwa_keras.noise import Noise
 from hwa_keras.profile.array_energy import array_energy
-from hwa_keras.profile.energy import check_model, memory_energy, stored_kernels
+from hwa_keras.profile.energy import check_model, memory_energy
 from hwa_keras.profile.operations import calls_of, uses_per_weight
 from hwa_keras.profile.result import LayerSummary, ModelSummary
 from hwa_keras.profile.spiking_energy import is_spiking, spiking_energy
 from hwa_keras.profile.spiking_result import EnergyModel
+from hwa_keras.profile.stored_kernels import stored_kernels
 from hwa_keras.quantizers import Quantizer
 
 __all__ = ["summary"]

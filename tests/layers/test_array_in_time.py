@@ -16,9 +16,9 @@ TILE = (5, 3)
 ADC_BITS = 12  # Fine: a code that is off by one is another state at the next step.
 
 
-def array(x, w):
+def array(x, w, bound=2.0):
     """x·W behind the converters, tile by tile."""
-    x, height = quantized(x, 12, 2.0), TILE[0]
+    x, height = quantized(x, 12, bound), TILE[0]
     blocks = [slice(i, i + height) for i in range(0, len(w), height)]
     return sum(quantized(x[:, rows] @ w[rows], ADC_BITS, 4.0) for rows in blocks)
 
@@ -67,6 +67,21 @@ def recurrent(name, kwargs, hardware, **more):
     layer(x)
     layer.cell.bias.assign(RNG.normal(size=layer.cell.bias.shape))
     return layer, x
+
+
+def test_each_step_has_input_ranges_of_its_own():
+    hardware = Hardware(dac=DAC(12, "vector_max"), adc=ADC(ADC_BITS, 4.0), tile=TILE)
+    layer, x = recurrent("SimpleRNN", {}, hardware)
+    cell = layer.cell
+    w, u, b = map(as_numpy, (cell.kernel, cell.recurrent_kernel, cell.bias))
+    found, h = as_numpy(layer(x)), np.zeros((3, 6))
+    for t in range(x.shape[1]):
+        largest = np.abs(h).max(1, keepdims=True)
+        largest = np.where(largest > 0, largest, 1.0)
+        now = x[:, t].astype("float64")
+        driven = array(now, w, np.abs(now).max(1, keepdims=True))
+        h = np.tanh(driven + array(h, u, largest) + b)
+        np.testing.assert_allclose(found[:, t], h, atol=5e-3)
 
 
 @pytest.mark.parametrize(("name", "step", "kwargs"), RECURRENT)

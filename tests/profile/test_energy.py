@@ -12,7 +12,7 @@ from hwa_keras import layers as hwa
 from hwa_keras import memory_energy, quantizers
 from hwa_keras.noise import BitFlip, Compose, DropConnect, ProgrammingNoise
 from hwa_keras.profile import PJ_PER_BIT, WIDE_RESNET_28_10_WEIGHTS
-from hwa_keras.profile.energy import stored_kernels
+from hwa_keras.profile.stored_kernels import stored_kernels
 
 pytestmark = pytest.mark.slow  # Counts, the same on any backend.
 

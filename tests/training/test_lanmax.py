@@ -10,7 +10,7 @@ from keras import ops
 import hwa_keras
 from hwa_keras.layers import HWADense
 from hwa_keras.noise import BitFlip
-from hwa_keras.profile.energy import stored_kernels
+from hwa_keras.profile.stored_kernels import stored_kernels
 from hwa_keras.training import LaNMax, UniformNoise
 from hwa_keras.training.callbacks.lanmax import regression_slopes
 from tests import fresh

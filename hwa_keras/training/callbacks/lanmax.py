@@ -10,7 +10,7 @@ from hwa_keras.core.checks import check_not_negative, check_positive
 from hwa_keras.core.types import Logs
 from hwa_keras.devices.bits import check_error_rate
 from hwa_keras.devices.sram import relative_energy
-from hwa_keras.profile.energy import stored_kernels
+from hwa_keras.profile.stored_kernels import stored_kernels
 
 __all__ = ["LaNMax"]
 
