@@ -132,7 +132,12 @@ CASES = [
 FAMILIES = pytest.mark.parametrize(
     "case", CASES, ids=lambda c: f"{c.name}({c.kwargs.get('equation', '')})"
 )
-TILES = pytest.mark.parametrize("tile", [None, (5, 3)], ids=["single", "tiled"])
+# A single tile is Keras's own operation, which is tested with each backend.
+TILES = pytest.mark.parametrize(
+    "tile",
+    [pytest.param(None, marks=pytest.mark.slow), (5, 3)],
+    ids=["single", "tiled"],
+)
 
 
 def on_hardware(case, hardware, **options):

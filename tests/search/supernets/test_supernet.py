@@ -182,6 +182,7 @@ def test_statistics_move_once_a_step_and_with_the_largest_network():
         )
 
 
+@pytest.mark.slow
 def test_the_step_is_the_sum_of_the_gradients():
     """Against gradients of each network alone, the students' seed known."""
     net = Supernet(narrow(), seed=0, students=0)
