@@ -22,10 +22,11 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 
 
 def run(code, **variables):
-    """Run code in a process that has imported Keras and no more; return its output.
+    """Run code in a process that has imported hwa_keras and no more; return its output.
 
-    Importing Keras with its backend takes longer than most of what is run. One process
-    does it, once for all tests of a worker, and forks before anything else happens.
+    Importing it and Keras with its backend takes longer than most of what is run. One
+    process does it, once for all tests of a worker, and forks before anything else
+    happens.
 
     Args:
         code: Python source.
@@ -79,7 +80,7 @@ def _source(code, variables):
 
 def _forked(source):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras"])
+    context.set_forkserver_preload(["hwa_keras"])
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for path in outputs:

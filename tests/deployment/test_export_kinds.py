@@ -50,7 +50,7 @@ def test_tables_of_lookup_layers(tmp_path):
     text = np.array([["a"], ["b"], ["?"]])
     hwa_keras.export(chip, tmp_path / "chip")
     assert hwa_keras.verify_export(tmp_path / "chip", chip, text, TIMES) <= 1e-6
-    fresh.run(
+    fresh.run_bare(
         SERVE_TEXT,
         path=str(tmp_path / "chip"),
         outputs_path=str(tmp_path / "y.npy"),

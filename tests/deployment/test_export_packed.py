@@ -90,13 +90,8 @@ def size_of(path):
 def difference(path, model, x):
     """As `verify_export`, for one input and output, in a process without hwa_keras."""
     np.save(path.parent / "x.npy", x)
-    run, code = (
-        (fresh.run_bare, SERVE_TFLITE)
-        if path.is_file()
-        else (fresh.run, SERVE_SAVED_MODEL)
-    )
-    run(
-        code,
+    fresh.run_bare(
+        SERVE_TFLITE if path.is_file() else SERVE_SAVED_MODEL,
         path=str(path),
         inputs_path=str(path.parent / "x.npy"),
         outputs_path=str(path.parent / "y.npy"),
