@@ -73,14 +73,23 @@ def run_bare(code, **variables):
     return found.stdout
 
 
+def forkserver():
+    """The context of processes that begin with hwa_keras imported.
+
+    A worker has one such server, and what it imports is settled at the first use.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hwa_keras"])
+    return context
+
+
 def _source(code, variables):
     prelude = "".join(f"{name} = {value!r}\n" for name, value in variables.items())
     return prelude + textwrap.dedent(code)
 
 
 def _forked(source):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hwa_keras"])
+    context = forkserver()
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for path in outputs:

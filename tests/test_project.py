@@ -92,7 +92,7 @@ def test_an_installed_wheel_goes_from_a_model_to_the_page_of_a_year(
     installed, monkeypatch, tmp_path
 ):
     monkeypatch.chdir(tmp_path)
-    fresh.run(
+    fresh.run_bare(
         """
         import sys
         sys.path.insert(0, installed)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import inspect
-import multiprocessing
 
 import keras
 import numpy as np
@@ -23,6 +22,7 @@ from hwa_keras.analysis import (
 )
 from hwa_keras.analysis.study_data import evaluable
 from hwa_keras.results import Result
+from tests import fresh
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
@@ -205,8 +205,7 @@ def test_processes_give_what_one_gives():
     study = study_of(chips=range(1, 4, 2), calibration=None)
     points = DriftPoints("pcm", times=[1.0, 1e6], compensation=["measured"])
     expected = study.run(points)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras"])
+    context = fresh.forkserver()
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
         study.executor = executor
         assert_equal(study.run(points), expected)

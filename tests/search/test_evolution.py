@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import json
-import multiprocessing
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ from hwa_keras.search import (
     search,
 )
 from hwa_keras.search.evolution import COEFFICIENTS
+from tests import fresh
 from tests.search.small_space import (
     CountProcess,
     Model,
@@ -167,8 +167,7 @@ def killed(path, calls):
 
 def test_a_killed_search_goes_on_to_the_same_front(tmp_path):
     path = tmp_path / "search.json"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras"])
+    context = fresh.forkserver()
     process = context.Process(target=killed, args=(path, 40))
     process.start()
     process.join(300)
@@ -200,8 +199,7 @@ def test_two_threads_give_the_same_front_as_none():
 
 
 def test_two_processes_give_the_same_front_as_none(tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keras"])
+    context = fresh.forkserver()
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
         objective = CountProcess(str(tmp_path))
         found = search(SmallSpace(), objective, executor=executor, **SMALL)
