@@ -42,8 +42,8 @@ def quick_graphs():
     """Trace and run graphs without what pays off later, a third of the time of tests.
 
     Graphs run as they were traced, errors keep the frames of Keras and TensorFlow, and
-    garbage is collected less often. Fresh processes (examples, exports, loaded models)
-    do as they do for users.
+    garbage is collected less often. Fresh processes (exports, loaded models) do as they
+    do for users; those of scripts begin with `tests.fresh.QUICK`, which says the same.
     """
     import keras
 
