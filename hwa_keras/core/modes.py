@@ -28,9 +28,9 @@ class Mode:
         read_noise: `"frozen"`, `"off"`, or None for that of the chip: whether the
             devices of a chip are read with noise. With one of the two, what else is
             drawn at inference is the same at each call.
-        recorder: What is told the inputs and sums of each array, in place of the
-            converters there, through `record_inputs(kernel, x)` and
-            `record_sums(kernel, z)`; or None.
+        recorder: What is told the inputs of each array, `record_inputs(kernel, x)`; or
+            None. With `bypasses_converters = True` inputs and sums meet no converter,
+            and it is told the sums as well, `record_sums(kernel, z)`.
         drawn: Dictionary from the ids of `HardwareKernel`s to tensors: kernels that
             were drawn already, for a pass of several steps.
         unroll: Bool. Whether the loops over time of spiking layers are written out in

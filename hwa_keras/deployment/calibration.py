@@ -127,6 +127,8 @@ def _unrolled_twin(model):
 class _Recorder:
     """Keeps what goes into and comes out of the arrays: part of a `Mode`."""
 
+    bypasses_converters = True
+
     def __init__(self, most):
         self.most = most
         self.steps: dict = {}  # So that a rest of a batch counts for less than a whole.

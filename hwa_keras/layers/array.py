@@ -49,14 +49,19 @@ class _Array:
         self.kernel, self.product, self.layer = kernel, product, layer
         self.w, self.bias, self.training = w, bias, training
         self.by_vector = getattr(kernel.dac, "by_vector", False)
+        recorder = modes.current().recorder
+        self.is_bypassed = recorder is not None and recorder.bypasses_converters
 
     def outputs(self, x):
         """The outputs by column, `[..., C]`, of inputs in Keras's layout."""
         kernel = self.kernel
         if self.by_vector:
             x = self.product.unfold(self.layer, x)
-        if modes.current().recorder is not None:
-            z = self._recorded(x)
+        recorder = modes.current().recorder
+        if recorder is not None:
+            recorder.record_inputs(kernel, x)
+        if self.is_bypassed:
+            z = self._recorded(x, recorder)
         elif kernel.hardware.bound_management:
             z = self._with_bound_management(x)
         else:
@@ -66,10 +71,8 @@ class _Array:
             z = ops.sum(z, axis=-2)
         return z if kernel.correction is None else kernel.correction.corrected(z)
 
-    def _recorded(self, x):
-        """The sums of inputs that meet no converter, told to the mode's recorder."""
-        recorder = modes.current().recorder
-        recorder.record_inputs(self.kernel, x)
+    def _recorded(self, x, recorder):
+        """The sums of inputs that meet no converter, told to the recorder."""
         z = self._sums(x)
         adc, unit = self.kernel.adc, 1.0
         if getattr(adc, "is_relative", False) and adc.range == "calibrated":
@@ -143,7 +146,7 @@ class _Array:
         noisy = mode.is_noisy(self.training) or getattr(noise, "always", False)
         if noise is not None and noisy:
             z = noise(z, kernel.next_seed())
-        if kernel.adc is not None and mode.recorder is None:
+        if kernel.adc is not None and not self.is_bypassed:
             if hasattr(kernel.adc, "convert"):
                 full_scale = self._full_scale(bound, z)
                 z = kernel.adc.convert(z, full_scale, self.training)

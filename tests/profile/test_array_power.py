@@ -4,6 +4,9 @@ import pytest
 from keras import layers
 
 import hwa_keras
+from hwa_keras import Hardware
+from hwa_keras import layers as hwa
+from hwa_keras.circuits import ADC, DAC
 from hwa_keras.crossbar import Crossbar
 from hwa_keras.devices import PCM, Memristor
 from hwa_keras.profile import array_energy
@@ -92,6 +95,19 @@ def test_both_products_of_a_separable_convolution():
     ):
         np.testing.assert_allclose([row.array, row.tias], [memory, tias], rtol=1e-4)
         assert row.products == 5 * 4
+
+
+def test_deeper_arrays_are_driven_by_what_converters_hand_on():
+    on = {"dac": DAC(3, 1.0), "adc": ADC(3, 4.0)}
+    pair = [hwa.HWADense(n, use_bias=False, hardware=Hardware(**on)) for n in (5, 3)]
+    x = numbers(40, 6)
+    [_, found] = array_energy(sequential((6,), *pair), x, Crossbar(DEVICE)).kernels
+    rest = keras.Sequential([keras.Input((5,)), pair[1]])
+    inputs = np.asarray(pair[0](x))
+    assert len(np.unique(inputs)) <= 7  # The codes of the ADC.
+    [expected] = array_energy(rest, inputs, Crossbar(DEVICE)).kernels
+    np.testing.assert_allclose(found.array, expected.array, rtol=1e-5)
+    np.testing.assert_allclose(found.tias, expected.tias, rtol=1e-5)
 
 
 def test_recurrent_cells_multiply_at_each_step():
