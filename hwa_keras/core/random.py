@@ -112,8 +112,7 @@ def fold_in(seed: Seed, data: int | Tensor) -> Seed:
     Returns:
         A seed, `uint32` of shape `(2,)`.
     """
-    data = ops.cast(ops.reshape(ops.convert_to_tensor(data), (1,)), "uint32")
-    return ops.concatenate(_threefry(seed, data, ops.ones_like(data)))
+    return _folded(seed, ops.convert_to_tensor(data))
 
 
 def bits(shape: tuple[int, ...], seed: Seed) -> tuple[Tensor, Tensor]:
@@ -275,6 +274,12 @@ def _threefry(key, counter0, counter1):
             x0 = ops.add(x0, schedule[j % 3])
             x1 = ops.add(x1, ops.add(schedule[(j + 1) % 3], _word(j)))
     return x0, x1
+
+
+@backend.traced
+def _folded(seed, data):
+    data = ops.cast(ops.reshape(data, (1,)), "uint32")
+    return ops.concatenate(_threefry(seed, data, ops.ones_like(data)))
 
 
 @backend.traced
