@@ -11,7 +11,8 @@ from hwa_keras.core.types import PathLike, Self
 from hwa_keras.results.axis import Axis
 from hwa_keras.results.estimates import Estimate, estimate, proportion
 from hwa_keras.results.plots import plot_result
-from hwa_keras.results.tabular import Tabular, cell, plain_table
+from hwa_keras.results.result_table import result_table
+from hwa_keras.results.tabular import Tabular
 from hwa_keras.results.text import from_json_number, json_ready
 
 __all__ = ["Result"]
@@ -366,32 +367,7 @@ class Result(Tabular):
         With one axis the median over the chips stands beside it, without any there is a
         row for each metric.
         """
-        names = [self.name]
-        if len(self.series) == 1:
-            names += self.titles_of(self.series[0])
-        over = f" over {self.axes[-1].name}" if self.axes else ""
-        title = f"{', '.join(names)}: {self.metric}{over}, {self.chips} chips"
-        if len(self.series) > 1:
-            heads = [", ".join(self.titles_of(series)) for series in self.series]
-            rows = [
-                [text, *(cell(self.estimate(*s, level)) for s in self.series)]
-                for level, text in zip(self.levels, self.axes[-1].titles, strict=True)
-            ]
-            return plain_table(title, [self.axes[-1].label, *heads], rows)
-        heads = [self.metric, "median", "chips"]
-        if not self.axes:
-            title = f"{self.name}, {self.chips} chips"
-            rows = [[name, *self._cells(metric=name)] for name in self.metrics]
-            return plain_table(title, ["metric", "mean", "median", "chips"], rows)
-        rows = [
-            [self.axes[-1].titles[i], *self._cells(*self.series[0], level)]
-            for i, level in enumerate(self.levels)
-        ]
-        return plain_table(title, [self.axes[-1].label, *heads], rows)
-
-    def _cells(self, *point, metric=None):
-        found = self.estimate(*point, metric=metric)
-        return cell(found), f"{found.median:.4f}", str(found.count)
+        return result_table(self)
 
     def plot(
         self, path: PathLike | None = None, axes: Any = None, boxes: bool = False
