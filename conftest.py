@@ -1,6 +1,5 @@
 """Set-up shared by the tests and the docstring examples."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -39,21 +38,9 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_graphs():
-    """Trace and run graphs without what pays off later, a third of the time of tests.
+    from tests.fresh import quicken
 
-    Graphs run as they were traced, errors keep the frames of Keras and TensorFlow, and
-    garbage is collected less often. Fresh processes (exports, loaded models) do as they
-    do for users; those of scripts begin with `tests.fresh.QUICK`, which says the same.
-    """
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        gc.set_threshold(50_000, 20, 100)
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        tf.debugging.disable_traceback_filtering()
-        keras.config.disable_traceback_filtering()
+    quicken()
 
 
 @pytest.fixture(autouse=True)

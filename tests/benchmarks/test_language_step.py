@@ -24,7 +24,7 @@ def test_it_times_a_plain_step_and_those_on_hardware(tmp_path):
         app.run(language_step.main, ["language_step", *given])
     """
     said = fresh.run(
-        fresh.QUICK + textwrap.dedent(code),
+        fresh.QUICKEN + textwrap.dedent(code),
         root=str(Path(__file__).parents[2]),
         model=str(tmp_path / "preset"),
     )

@@ -34,7 +34,7 @@ def shortened(code):
     code = re.sub(r"\bepochs=\d+", "epochs=2", code)  # LaNMax needs two.
     for much, less in _LESS.items():
         code = code.replace(much, less)
-    return fresh.QUICK + _FEW + code
+    return fresh.QUICKEN + _FEW + code
 
 
 def blocks(name, option=""):
