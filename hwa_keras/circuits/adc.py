@@ -95,6 +95,11 @@ class ADC(Converter):
         return self.relative_to == "full_column"
 
     @property
+    def is_symmetric(self) -> bool:
+        """Whether the range is (−b, b)."""
+        return not self.is_fixed or self.range[0] == -self.range[1]
+
+    @property
     def output_range(self) -> Tensor | None:
         """The variable of a calibrated range as a tensor, 0 where it is not set.
 
@@ -142,7 +147,7 @@ class ADC(Converter):
         Raises:
             ValueError: If the full scale is needed and not given.
         """
-        if self.is_fixed and self.range[0] != -self.range[1]:
+        if not self.is_symmetric:
             return None
         return ops.stop_gradient(math.prod(self._factors(full_scale)))
 
@@ -201,6 +206,40 @@ class ADC(Converter):
         if self.range == "calibrated":
             value = self._or_batch(value, y, unit)
         return ranges.quantized_within(y, (value, *unit), self.bits, fused=training)
+
+    def sum_of_tiles(
+        self, stacks: list[Tensor], full_scale: tuple[Tensor, ...] | None = None
+    ) -> Tensor:
+        """Convert the sums of row tiles and add them, in one compiled pass each way.
+
+        Args:
+            stacks: List of float tensors `[k, G, n, c]`: n sums of each of the C = G·c
+                columns, of K row tiles in all.
+            full_scale: See `bound`: tensors `[K, C]`, or such that broadcast with
+                `[K, G, n, c]`.
+
+        Returns:
+            Tensor `[n, C]`, of the dtype of the sums.
+
+        Raises:
+            ValueError: As of `convert`, or if the range is not symmetric.
+            TypeError: If the sums are integers.
+        """
+        stacks = [self._checked_float(stack) for stack in stacks]
+        if not self.is_symmetric:
+            raise ValueError(
+                f"The ADC of '{self.served}' must have a symmetric range for this. "
+                f"Received: range={self.range!r}."
+            )
+        _, groups, _, width = stacks[0].shape
+        bounds = [
+            ops.reshape(f, (-1, groups, 1, width)) if len(f.shape) == 2 else f
+            for f in map(ops.convert_to_tensor, self._factors(full_scale))
+        ]
+        if self.range == "calibrated":
+            value, *unit = bounds
+            bounds[0] = self._or_batch(value, ops.concatenate(stacks), unit)
+        return ranges.sum_within(stacks, bounds, self.bits)
 
     def quantized(self, inputs: Tensor) -> Tensor:
         return self.convert(inputs)

@@ -28,6 +28,7 @@ __all__ = [
     "quantized_between",
     "quantized_within",
     "step_between",
+    "sum_within",
     "vector_bound",
 ]
 
@@ -161,6 +162,34 @@ def quantized_within(x, bounds, bits, clips=True, fused=False):
     )
 
 
+def sum_within(stacks, bounds, bits):
+    """Σ over row tiles of `quantized_within`, one compiled pass each way.
+
+    Args:
+        stacks: List of float tensors `[k, G, n, c]`, of K row tiles in all.
+        bounds: List of the factors of r ≥ 0: scalars, or tensors that broadcast with
+            `[K, G, n, c]`.
+        bits: Integer ≥ 2.
+
+    Returns:
+        A tensor `[n, G·c]` of the dtype of the sums.
+    """
+    bounds = [
+        ops.stop_gradient(ops.cast(b, in_float32(stacks[0]).dtype)) for b in bounds
+    ]
+    convert, pass_back = _directions_of_tiles(bits)
+
+    @ops.custom_gradient
+    def total(*stacks):
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            return tuple(pass_back(list(stacks), upstream, bounds))
+
+        return convert(list(stacks), bounds), gradient
+
+    return total(*stacks)
+
+
 def batch_bound(x):
     """r = max|x| over the whole tensor, as a scalar; 1 where all is zero.
 
@@ -230,6 +259,41 @@ def _directions(bits, clips, fused):
     if fused:
         convert, pass_back = backend.fuse(convert), backend.fuse(pass_back)
     return convert, pass_back if clips else lambda x, upstream, *bounds: upstream
+
+
+@functools.cache
+def _directions_of_tiles(bits):
+    """The functions of `sum_within`, forward and backward."""
+    codes = float(largest_code(bits))
+
+    def bound_of(tiles, bounds):
+        own = [b if len(b.shape) == 0 or b.shape[0] == 1 else b[tiles] for b in bounds]
+        return _one_for_zero(math.prod(own))
+
+    def convert(stacks, bounds):
+        total, k = 0.0, 0
+        for stack in stacks:
+            for z in ops.split(in_float32(stack), stack.shape[0]):
+                bound = bound_of(slice(k, k + 1), bounds)
+                scaled = ops.clip(z * (codes / bound), -codes, codes)
+                total, k = total + ops.round(scaled) * (bound / codes), k + 1
+        _, groups, _, width = total.shape
+        total = ops.reshape(ops.transpose(total[0], (1, 0, 2)), (-1, groups * width))
+        return ops.cast(total, stacks[0].dtype)
+
+    def pass_back(stacks, upstream, bounds):
+        _, groups, _, width = stacks[0].shape
+        upstream = ops.reshape(upstream, (-1, groups, width))
+        upstream = ops.expand_dims(ops.transpose(upstream, (1, 0, 2)), 0)
+        found, k = [], 0
+        for stack in stacks:
+            bound = bound_of(slice(k, k + stack.shape[0]), bounds)
+            inside = ops.abs(in_float32(stack)) <= bound
+            found.append(ops.where(inside, upstream, ops.zeros_like(upstream)))
+            k += stack.shape[0]
+        return found
+
+    return backend.fuse(convert), backend.fuse(pass_back)
 
 
 def _one_for_zero(bound):

@@ -112,6 +112,28 @@ class Tiling:
         matrix = ops.reshape(ops.transpose(tiles, (0, 2, 1, 3)), self._filled)
         return matrix[: self.rows, : self.columns]
 
+    def largest(self, matrix: Tensor) -> Tensor:
+        """The largest magnitude in each tile, without the tiles.
+
+        Args:
+            matrix: Tensor `[R, C]`.
+
+        Returns:
+            Tensor `[K, M]`.
+
+        Example:
+            >>> from hwa_keras.crossbar import Tiling
+            >>> largest = Tiling(3, 2, tile_rows=2).largest([[1, 2], [3, -4], [5, 6]])
+            >>> ops.convert_to_numpy(largest).tolist()
+            [[4], [6]]
+        """
+        found = ops.convert_to_tensor(matrix)
+        for axis, size in enumerate(self.tile_shape):
+            cuts = list(range(size, found.shape[axis], size))
+            parts = ops.split(found, cuts, axis=axis) if cuts else [found]
+            found = ops.stack([ops.max(ops.abs(p), axis=axis) for p in parts], axis)
+        return found
+
     def by_column(self, values: Tensor) -> Tensor:
         """One value of each tile, repeated for each of the tile's columns.
 

@@ -61,15 +61,48 @@ class _Array:
         if recorder is not None:
             recorder.record_inputs(kernel, x)
         if self.is_bypassed:
-            z = self._recorded(x, recorder)
+            z = self._over_tiles(self._recorded(x, recorder))
         elif kernel.hardware.bound_management:
-            z = self._with_bound_management(x)
+            z = self._over_tiles(self._with_bound_management(x))
         else:
             x, bound = self._converted(x, self.training)
-            z = self._read_out(self._sums(x), bound)
-        if not kernel.tiling.is_single:
-            z = ops.sum(z, axis=-2)
+            if self._is_one_pass(bound):
+                z = self._in_one_pass(x, bound)
+            else:
+                z = self._over_tiles(self._read_out(self._sums(x), bound))
         return z if kernel.correction is None else kernel.correction.corrected(z)
+
+    def _over_tiles(self, z):
+        return z if self.kernel.tiling.is_single else ops.sum(z, axis=-2)
+
+    def _is_one_pass(self, bound):
+        """Whether nothing but ADCs is between the products of tiles and their sum."""
+        kernel = self.kernel
+        more = (self.bias, kernel.output_noise, kernel.tile)
+        known = bound is None or len(bound.shape) == 0 or self.by_vector
+        return (
+            self.training
+            and known
+            and not kernel.tiling.is_single
+            and all(part is None for part in more)
+            and getattr(kernel.adc, "is_symmetric", False)
+        )
+
+    def _in_one_pass(self, x, bound):
+        """Products, ADCs and the sum over tiles, as quick as training needs it."""
+        if not self.by_vector:
+            x = self.product.unfold(self.layer, x)
+        elif bound is not None:  # [..., G, 1], beside sums of [K, G, n, c].
+            bound = ops.transpose(
+                ops.reshape(bound, (-1, bound.shape[-2], 1)), (1, 0, 2)
+            )
+            bound = ops.expand_dims(bound, 0)
+        stacks = self._products(x)
+        full_scale = None
+        if self.kernel.adc.is_relative:
+            full_scale = self._full_columns(), self._known(bound)
+        z = self.kernel.adc.sum_of_tiles(stacks, full_scale)
+        return ops.reshape(z, (*ops.shape(x)[:-2], self.kernel.tiling.columns))
 
     def _recorded(self, x, recorder):
         """The sums of inputs that meet no converter, told to the recorder."""
@@ -125,19 +158,22 @@ class _Array:
 
     def _sums_of_vectors(self, x):
         """The same of inputs on the rows, `[..., groups, rows]`."""
+        tiling = self.kernel.tiling
+        sums = ops.transpose(ops.concatenate(self._products(x)), (2, 0, 1, 3))
+        tiles = () if tiling.is_single else tiling.grid[:1]
+        return ops.reshape(sums, (*ops.shape(x)[:-2], *tiles, tiling.columns))
+
+    def _products(self, x):
+        """`[k, G, n, c]` of the row tiles that are full, and of one that is not."""
         tiling, groups = self.kernel.tiling, self.product.groups(self.layer)
-        outer = ops.shape(x)[:-2]
         x = ops.reshape(x, (-1, groups, tiling.rows))
         w = ops.reshape(self.kernel.view.to_matrix(self.w), (tiling.rows, groups, -1))
-        height = tiling.tile_shape[0]
-        whole = tiling.rows // height
-        sums = _row_tiles(x[..., : whole * height], w[: whole * height], whole)
-        if whole * height < tiling.rows:
-            rest = _row_tiles(x[..., whole * height :], w[whole * height :], 1)
-            sums = ops.concatenate([sums, rest])
-        sums = ops.transpose(sums, (2, 0, 1, 3))
-        tiles = () if tiling.is_single else tiling.grid[:1]
-        return ops.reshape(sums, (*outer, *tiles, tiling.columns))
+        whole = tiling.rows // tiling.tile_shape[0]
+        full = whole * tiling.tile_shape[0]
+        if full == tiling.rows:
+            return [_row_tiles(x, w, whole)]
+        xs, ws = ops.split(x, [full], axis=-1), ops.split(w, [full])
+        return [_row_tiles(*pair) for pair in zip(xs, ws, (whole, 1), strict=True)]
 
     def _read_out(self, z, bound):
         """Output noise, ADC and the gain against drift, tile by tile."""
@@ -163,20 +199,28 @@ class _Array:
             A pair of factors, of columns and of inputs, that broadcast with the sums;
             or None for an ADC that has no use for them.
         """
-        kernel = self.kernel
-        if not getattr(kernel.adc, "is_relative", False):
+        if not getattr(self.kernel.adc, "is_relative", False):
             return None
+        largest = self._full_columns()
+        bound = self._beside_sums(self._known(bound), z)
+        return largest, ops.cast(bound, largest.dtype)
+
+    def _known(self, bound):
         if bound is None:
             raise ValueError(
-                f"The ADC of '{kernel.path}' has a range relative to what a full "
+                f"The ADC of '{self.kernel.path}' has a range relative to what a full "
                 "column can give, which depends on the range of the inputs. Give the "
                 "kernel a circuits.DAC as well, or the ADC a range in units of the "
                 "outputs."
             )
-        tiles = ops.abs(ops.stop_gradient(kernel.to_tiles(self.w)))
-        largest = ops.max(tiles, axis=(-2, -1)) * kernel.tiling.tile_shape[0]
-        bound = ops.cast(self._beside_sums(bound, z), largest.dtype)
-        return self._by_column(largest), bound
+        return bound
+
+    def _full_columns(self):
+        """rows · max|W| of each tile, beside the sums."""
+        tiling = self.kernel.tiling
+        w = ops.stop_gradient(self.kernel.view.to_matrix(self.w))
+        largest = ops.max(ops.abs(w)) if tiling.is_single else tiling.largest(w)
+        return self._by_column(largest * tiling.tile_shape[0])
 
     def _beside_sums(self, bound, z):
         """The bound of inputs as a tensor that broadcasts with their sums."""

@@ -124,6 +124,50 @@ def test_a_range_of_zero_converts_zeros_to_zeros():
     np.testing.assert_array_equal(found, x)
 
 
+# Of 3 row tiles, 2 groups of columns, 4 vectors and 5 columns in a group.
+FACTORS = {
+    "one": [np.float32(0.7)],
+    "columns": [RNG.uniform(0.5, 1.5, (3, 2, 1, 5))],
+    "columns and vectors": [
+        RNG.uniform(0.5, 1.5, (3, 2, 1, 5)),
+        np.float32(0.9),
+        RNG.uniform(0.5, 1.5, (1, 1, 4, 1)),
+    ],
+}
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+@pytest.mark.parametrize("cut", [(3,), (2, 1)])
+def test_row_tiles_are_converted_and_added_up(factors, cut):
+    stacks = [RNG.normal(size=(k, 2, 4, 5)).astype("float32") for k in cut]
+    upstream = RNG.normal(size=(4, 10)).astype("float32")
+    bounds = [np.asarray(f, "float32") for f in FACTORS[factors]]
+
+    def weighed(*stacks):
+        return ranges.sum_within(list(stacks), bounds, 6) * upstream
+
+    z = np.concatenate(stacks).astype("float64")
+    bound = np.prod(np.broadcast_arrays(*map(np.float64, bounds), z)[:-1], axis=0)
+    codes = np.clip(np.round(z / bound * 31), -31, 31)
+    right = (codes * bound / 31).sum(0).transpose(1, 0, 2).reshape(4, 10)
+    found = ops.convert_to_numpy(ranges.sum_within(stacks, bounds, 6))
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+    back = upstream.reshape(4, 2, 5).transpose(1, 0, 2) * (np.abs(z) <= bound)
+    found = gradient(weighed, *stacks)
+    found = np.concatenate(found if len(cut) > 1 else [found])
+    np.testing.assert_array_equal(found, back.astype("float32"))
+
+
+def test_sums_of_half_precision_stay_so():
+    stacks = [ops.cast(RNG.normal(size=(2, 1, 4, 5)), "bfloat16")]
+    found = ranges.sum_within(stacks, [np.float32(3.0)], 8)
+    assert found.dtype == stacks[0].dtype and found.shape == (4, 5)
+    z = ops.convert_to_numpy(ops.cast(stacks[0], "float32"))
+    right = (np.clip(np.round(z / 3 * 127), -127, 127) * 3 / 127).sum(0)[0]
+    found = ops.convert_to_numpy(ops.cast(found, "float32"))
+    np.testing.assert_allclose(found, right, rtol=1e-2)
+
+
 @pytest.mark.parametrize(
     "value", [0, -1.0, np.inf, np.nan, True, None, (1, 1), (2, 1), (0, np.inf),
               (np.nan, 1), (False, 2), (1, 2, 3), "maximum", [[0], [1]]]

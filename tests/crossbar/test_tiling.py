@@ -45,6 +45,14 @@ def test_cut_tiles_are_blocks_of_the_matrix_and_zeros(
 
 
 @cuts
+def test_the_largest_magnitude_of_each_tile(tile_rows, tile_columns, grid, shape):
+    tiling, matrix = Tiling(12, 8, tile_rows, tile_columns), numbers(12, 8)
+    found = ops.convert_to_numpy(tiling.largest(matrix))
+    tiles = np.abs(ops.convert_to_numpy(tiling.cut(matrix)))
+    np.testing.assert_array_equal(found, tiles.max((-2, -1)))
+
+
+@cuts
 def test_join_is_the_inverse_of_cut(tile_rows, tile_columns, grid, shape):
     tiling, matrix = Tiling(12, 8, tile_rows, tile_columns), numbers(12, 8)
     joined = ops.convert_to_numpy(tiling.join(tiling.cut(matrix)))

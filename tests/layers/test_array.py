@@ -561,6 +561,50 @@ def test_gradients_pass_straight_through_the_converters(tile):
     np.testing.assert_allclose(to_w, dac(x).T @ upstream, rtol=1e-4, atol=1e-4)
 
 
+TRAINED = {
+    "layer": (DAC(INPUT_BITS, INPUT_RANGE), ADC(BITS, 2.0)),
+    "example": (DAC(INPUT_BITS, "example_max"), ADC(BITS, 0.1, "tile", "full_column")),
+    "vector": (DAC(INPUT_BITS, "vector_max"), ADC(BITS, 0.1, "tile", "full_column")),
+    "column": (DAC(INPUT_BITS, "vector_max"), ADC(BITS, "calibrated", "column")),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "converters"),
+    [(case, "vector") for case in CASES]
+    + [(CASES[4], name) for name in TRAINED if name != "vector"],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_training_computes_what_inference_does(case, converters):
+    """In one pass over the tiles where it can; the other way is tested above."""
+    dac, adc = TRAINED[converters]
+    layer, x = on_hardware(case, Hardware(dac=dac, adc=adc, tile=(5, 3)))
+    for kernel in layer.hardware_kernels:
+        if kernel.adc.range == "calibrated":
+            shape = kernel.adc.output_range.shape
+            kernel.adc.set_range(RNG.uniform(0.5, 2.0, shape))
+    inference, training = (
+        ops.convert_to_numpy(layer(x, training=training)) for training in (False, True)
+    )
+    # A code apart where a sum is between two, in few places.
+    near = np.isclose(training, inference, rtol=1e-4, atol=1e-4)
+    assert near.mean() > 0.98
+    weights = RNG.normal(size=inference.shape).astype("float32")
+    variables = [layer.trainable_variables, layer.non_trainable_variables]
+    values = [[ops.convert_to_numpy(v) for v in group] for group in variables]
+
+    def gradients(training):
+        def weighed(x, *kernels):
+            own = [*kernels, *values[0][len(kernels) :]]
+            y = layer.stateless_call(own, values[1], x, training=training)[0]
+            return y * weights
+
+        return gradient(weighed, x, *values[0][: len(layer.hardware_kernels)])
+
+    for found, right in zip(gradients(True), gradients(False), strict=True):
+        assert np.isclose(found, right, rtol=1e-3, atol=1e-3).mean() > 0.95
+
+
 def test_no_gradient_passes_where_the_adc_clips():
     layer = hwa.HWADense(1, use_bias=False, hardware=Hardware(adc=ADC(8, 1.0)))
     layer.build((None, 1))
