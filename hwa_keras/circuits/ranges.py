@@ -271,12 +271,12 @@ def _directions_of_tiles(bits):
         return _one_for_zero(math.prod(own))
 
     def convert(stacks, bounds):
-        total, k = 0.0, 0
-        for stack in stacks:
-            for z in ops.split(in_float32(stack), stack.shape[0]):
-                bound = bound_of(slice(k, k + 1), bounds)
-                scaled = ops.clip(z * (codes / bound), -codes, codes)
-                total, k = total + ops.round(scaled) * (bound / codes), k + 1
+        tiles = [z for s in stacks for z in ops.split(in_float32(s), s.shape[0])]
+        total = ops.zeros_like(tiles[0])
+        for k, z in enumerate(tiles):
+            bound = bound_of(slice(k, k + 1), bounds)
+            scaled = ops.clip(z * (codes / bound), -codes, codes)
+            total = total + ops.round(scaled) * (bound / codes)
         _, groups, _, width = total.shape
         total = ops.reshape(ops.transpose(total[0], (1, 0, 2)), (-1, groups * width))
         return ops.cast(total, stacks[0].dtype)
