@@ -3,10 +3,12 @@
 Pure functions. A range is a bound r that stands for (−r, r), in the unit of the signal.
 """
 
+import functools
 import math
 
 from keras import ops
 
+from hwa_keras import backend
 from hwa_keras.circuits.ranges import largest_code
 from hwa_keras.quantizers.base import in_float32
 from hwa_keras.quantizers.uniform import uniform
@@ -123,22 +125,33 @@ def clip_learned(x, bound, bits, decay=0.01, min_unclipped=0.95):
         >>> [float(v) for v in clip_learned(x, 3.0, bits=3)]
         [-3.0, 0.0, 1.0]
     """
-    codes = float(largest_code(bits))
+    forward, backward = _directions(bits, decay, min_unclipped)
 
     @ops.custom_gradient
     def convert(x, bound):
-        converted = ops.clip(x, -bound, bound) * (codes / bound)
-        converted = ops.round(converted) * (bound / codes)
-
         def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            return clip_gradient(x, bound, upstream, decay, min_unclipped)
+            return backward(x, bound, args[0] if upstream is None else upstream)
 
-        return converted, gradient
+        return forward(x, bound), gradient
 
     x = ops.convert_to_tensor(x)
     value = in_float32(x)
     return ops.cast(convert(value, ops.cast(bound, value.dtype)), x.dtype)
+
+
+@functools.cache
+def _directions(bits, decay, min_unclipped):
+    """The functions of `clip_learned`; backward in one pass over memory."""
+    codes = float(largest_code(bits))
+
+    def forward(x, bound):
+        converted = ops.clip(x, -bound, bound) * (codes / bound)
+        return ops.round(converted) * (bound / codes)
+
+    def backward(x, bound, upstream):
+        return clip_gradient(x, bound, upstream, decay, min_unclipped)
+
+    return forward, backend.fuse(backward)
 
 
 def lsq_learned(x, bound, bits):
