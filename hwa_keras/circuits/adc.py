@@ -238,7 +238,11 @@ class ADC(Converter):
         ]
         if self.range == "calibrated":
             value, *unit = bounds
-            bounds[0] = self._or_batch(value, ops.concatenate(stacks), unit)
+            bounds[0] = ops.cond(  # The sums are not looked at once it is set.
+                self._is_set(),
+                lambda: value,
+                lambda: self._or_batch(value, ops.concatenate(stacks), unit),
+            )
         return ranges.sum_within(stacks, bounds, self.bits)
 
     def quantized(self, inputs: Tensor) -> Tensor:
