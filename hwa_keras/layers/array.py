@@ -123,8 +123,10 @@ class _Array:
         largest = self._adc_bound(bound, z)
         excess = ops.max(ops.abs(z) / largest, axis=tuple(range(1, len(z.shape))))
         shrink = 2.0 ** -ops.ceil(ops.log2(ops.maximum(excess, 1.0)))
-        # Halved inputs start no range, and the DAC keeps that of the whole ones.
-        x, bound = self._converted(x * _like(shrink, x), False, bound)
+        if bound is None:  # What other quantizers make need not halve with its input.
+            x = inputs * _like(shrink, inputs)
+        else:  # Halved inputs start no range, and the DAC keeps that of the whole ones.
+            x, bound = self._converted(x * _like(shrink, x), False, bound)
         z = self._read_out(self._sums(x, shrink), bound)
         return z / _like(shrink, z)
 

@@ -489,6 +489,19 @@ def test_a_range_that_follows_the_inputs_stays_while_they_are_halved(tile, range
     assert np.abs(error).max() < 0.1  # Of up to 40: nothing is clipped.
 
 
+@TILES
+def test_binary_inputs_are_halved_behind_their_quantizer(tile):
+    hardware = Hardware(
+        dac="ste_sign", adc=ADC(12, 1.0), tile=tile, bound_management=True
+    )
+    layer = hwa.HWADense(7, use_bias=False, hardware=hardware)
+    x = RNG.normal(size=(16, 12)).astype("float32")
+    layer.build(x.shape)
+    layer.kernel.assign(3.0 * RNG.normal(size=(12, 7)))
+    error = as_numpy(layer(x)) - np.sign(x) @ as_numpy(layer.kernel)
+    assert np.abs(error).max() < 0.1  # Of up to 30: nothing is clipped.
+
+
 def test_bound_management_shows_a_learned_range_each_batch_once():
     made, x = [], RNG.normal(size=(16, 12)).astype("float32")
     for bound_management in (False, True):
