@@ -129,8 +129,14 @@ CASES = [
         padding="same",
     ),
 ]
+# On JAX, where each shape compiles by itself, three; the products of all are tested.
+_ON_JAX = ("Dense", "Conv2D", "SeparableConv2D")
+MARKED = [
+    pytest.param(case, marks=[] if case.name in _ON_JAX else pytest.mark.slow)
+    for case in CASES
+]
 FAMILIES = pytest.mark.parametrize(
-    "case", CASES, ids=lambda c: f"{c.name}({c.kwargs.get('equation', '')})"
+    "case", MARKED, ids=lambda c: f"{c.name}({c.kwargs.get('equation', '')})"
 )
 # A single tile is Keras's own operation, which is tested with each backend.
 TILES = pytest.mark.parametrize(
@@ -584,7 +590,7 @@ TRAINED = {
 
 @pytest.mark.parametrize(
     ("case", "converters"),
-    [(case, "vector") for case in CASES]
+    [pytest.param(*param.values, "vector", marks=param.marks) for param in MARKED]
     + [(CASES[4], name) for name in TRAINED if name != "vector"],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )

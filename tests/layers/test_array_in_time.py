@@ -51,11 +51,14 @@ def gru(x, states, w, u, b, reset_after):
     return z * h + (1 - z) * candidate, []
 
 
+SLOW = pytest.mark.slow
 RECURRENT = [
-    pytest.param("SimpleRNN", simple_rnn, {}, id="SimpleRNN"),
+    pytest.param("SimpleRNN", simple_rnn, {}, id="SimpleRNN", marks=SLOW),
     pytest.param("LSTM", lstm, {}, id="LSTM"),
     pytest.param("GRU", gru, {"reset_after": True}, id="GRU"),
-    pytest.param("GRU", gru, {"reset_after": False}, id="GRU(reset before)"),
+    pytest.param(
+        "GRU", gru, {"reset_after": False}, id="GRU(reset before)", marks=SLOW
+    ),
 ]
 
 
