@@ -238,6 +238,7 @@ class ADC(Converter):
         ]
         if self.range == "calibrated":
             value, *unit = bounds
+            self._check_eagerly(stacks[0])
             bounds[0] = ops.cond(  # The sums are not looked at once it is set.
                 self._is_set(),
                 lambda: value,

@@ -145,10 +145,14 @@ class Converter(Quantizer):
         low, high = self.range
         return ranges.quantized_between(x, low, high, self.step)
 
-    def _or_batch(self, bound, x, unit=()):
-        """`bound`, or where it is not set: an error, and in a trace max|x| / unit."""
+    def _check_eagerly(self, x):
+        """As `check_ready`, but where a function is traced with the tensor."""
         if numbers_of(ops.reshape(x, (-1,))[:0]) is not None:
             self.check_ready()
+
+    def _or_batch(self, bound, x, unit=()):
+        """`bound`, or where it is not set: an error, and in a trace max|x| / unit."""
+        self._check_eagerly(x)
         largest = ranges.batch_bound(x if not unit else x / math.prod(unit))
         return ops.where(self._is_set(), bound, ops.cast(largest, "float32"))
 

@@ -301,3 +301,19 @@ def test_integers_are_refused(make, dtype):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_sums_of_tiles_say_what_is_wrong():
+    stacks = [np.ones((2, 1, 3, 4), "float32")]
+    with pytest.raises(ValueError, match=r"must have a symmetric range.*\(-3.0, 1.0\)"):
+        ADC(4, (-3.0, 1.0)).sum_of_tiles(stacks)
+    with pytest.raises(ValueError, match="relative to a full column, and nothing"):
+        ADC(8, 0.1, relative_to="full_column").sum_of_tiles(stacks)
+    with pytest.raises(TypeError, match="floating-point numbers. Received: int32"):
+        ADC(8, 1.0).sum_of_tiles([np.ones((2, 1, 3, 4), "int32")])
+    adc = ADC(8, "calibrated", per="layer")
+    adc.build((3, 4))
+    with pytest.raises(ValueError, match="of 'adc"):
+        adc.sum_of_tiles(stacks)
+    adc.set_range(2.0)
+    np.testing.assert_allclose(numpy(adc.sum_of_tiles(stacks)), 2.0, rtol=1e-2)
