@@ -264,19 +264,16 @@ def _directions(bits, clips, fused):
 @functools.cache
 def _directions_of_tiles(bits):
     """The functions of `sum_within`, forward and backward."""
-    codes = float(largest_code(bits))
+    convert_one, pass_one_back = _directions(bits, clips=True, fused=False)
 
-    def bound_of(tiles, bounds):
-        own = [b if len(b.shape) == 0 or b.shape[0] == 1 else b[tiles] for b in bounds]
-        return _one_for_zero(math.prod(own))
+    def of(tiles, bounds):
+        return [b if len(b.shape) == 0 or b.shape[0] == 1 else b[tiles] for b in bounds]
 
     def convert(stacks, bounds):
         tiles = [z for s in stacks for z in ops.split(in_float32(s), s.shape[0])]
         total = ops.zeros_like(tiles[0])
         for k, z in enumerate(tiles):
-            bound = bound_of(slice(k, k + 1), bounds)
-            scaled = ops.clip(z * (codes / bound), -codes, codes)
-            total = total + ops.round(scaled) * (bound / codes)
+            total = total + convert_one(z, *of(slice(k, k + 1), bounds))
         _, groups, _, width = total.shape
         total = ops.reshape(ops.transpose(total[0], (1, 0, 2)), (-1, groups * width))
         return ops.cast(total, stacks[0].dtype)
@@ -287,9 +284,8 @@ def _directions_of_tiles(bits):
         upstream = ops.expand_dims(ops.transpose(upstream, (1, 0, 2)), 0)
         found, k = [], 0
         for stack in stacks:
-            bound = bound_of(slice(k, k + stack.shape[0]), bounds)
-            inside = ops.abs(in_float32(stack)) <= bound
-            found.append(ops.where(inside, upstream, ops.zeros_like(upstream)))
+            own = of(slice(k, k + stack.shape[0]), bounds)
+            found.append(pass_one_back(in_float32(stack), upstream, *own))
             k += stack.shape[0]
         return found
 

@@ -73,6 +73,7 @@ class _Array:
         return z if kernel.correction is None else kernel.correction.corrected(z)
 
     def _over_tiles(self, z):
+        """The sum over row tiles."""
         return z if self.kernel.tiling.is_single else ops.sum(z, axis=-2)
 
     def _is_one_pass(self, bound):
@@ -208,6 +209,7 @@ class _Array:
         return largest, ops.cast(bound, largest.dtype)
 
     def _known(self, bound):
+        """The bound of inputs, or `ValueError` where nothing tells it."""
         if bound is None:
             raise ValueError(
                 f"The ADC of '{self.kernel.path}' has a range relative to what a full "
